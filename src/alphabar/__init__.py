@@ -1,0 +1,1 @@
+"""alphabar: diffusion models you can see, prove and use."""
