@@ -68,7 +68,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         ),
         "one_step": _statement(
             r"x_t = \sqrt{1-\beta_t}\,x_{t-1} + \sqrt{\beta_t}\,\epsilon_t,"
-            r"\quad \epsilon_t \sim \mathcal{N}(0, I)"
+            r"\quad \epsilon_t\,\sim\,\mathcal{N}(0, I)"
         ),
         "alpha_bar": _statement(
             r"\bar\alpha_0 = 1, \quad \bar\alpha_t = \prod_{s=1}^{t}(1-\beta_s)"
@@ -85,7 +85,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         "hypothesis": _statement(
             r"x_{t-1} = \sqrt{\bar\alpha_{t-1}}\,x_0"
             r" + \sqrt{1-\bar\alpha_{t-1}}\,\bar\epsilon_{t-1},"
-            r"\quad \bar\epsilon_{t-1} \sim \mathcal{N}(0, I)"
+            r"\quad \bar\epsilon_{t-1}\,\sim\,\mathcal{N}(0, I)"
         ),
         "insert": _identity(
             r"x_t = \sqrt{1-\beta_t}\,\sqrt{\bar\alpha_{t-1}}\,x_0"
@@ -98,7 +98,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         ),
         "sum_rule": _statement(
             r"a\,\bar\epsilon_{t-1} + b\,\epsilon_t"
-            r" \sim \mathcal{N}\left(0,\, (a^2+b^2) I\right)"
+            r"\,\sim\,\mathcal{N}\left(0,\, (a^2+b^2) I\right)"
         ),
         "noise": _identity(
             r"(1-\beta_t)(1-\bar\alpha_{t-1}) + \beta_t"
@@ -106,7 +106,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         ),
         "result": _statement(
             r"x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon,"
-            r"\quad \epsilon \sim \mathcal{N}(0, I)",
+            r"\quad \epsilon\,\sim\,\mathcal{N}(0, I)",
             eq="4",
         ),
     },
@@ -116,7 +116,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
             r" = \frac{q(x_t\mid x_{t-1})\,q(x_{t-1}\mid x_0)}{q(x_t\mid x_0)}"
         ),
         "log": _statement(
-            r"-2\log q(x_{t-1}\mid x_t, x_0)"
+            r"-2\log\, q(x_{t-1}\mid x_t, x_0)"
             r" = \frac{(x_t-\sqrt{1-\beta_t}\,x_{t-1})^2}{\beta_t}"
             r" + \frac{(x_{t-1}-\sqrt{\bar\alpha_{t-1}}\,x_0)^2}{1-\bar\alpha_{t-1}}"
             r" + \mathrm{const}"
@@ -133,7 +133,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
             r" + \frac{\bar\alpha_{t-1}\,x_0^2}{1-\bar\alpha_{t-1}}"
         ),
         "collect": _statement(
-            r"-2\log q(x_{t-1}\mid x_t, x_0)"
+            r"-2\log\, q(x_{t-1}\mid x_t, x_0)"
             r" = A\,x_{t-1}^2 - 2B\,x_{t-1} + \mathrm{const}"
         ),
         "coefficients": _identity(

@@ -108,10 +108,11 @@ class Schedule(Named):
         falls = log_snr[1:] < log_snr[:-1]
         if not falls.all():
             t = int(falls.logical_not().nonzero()[0]) + 1
-            if alpha[t] == alpha[t - 1] == 0:
+            if alpha[t] < 1e-300:
                 raise ValueError(
-                    f"nothing is left of the data at t = {t - 1} already (alpha is 0 in float64), "
-                    f"before the last step T = {self.T}: take smaller betas or fewer steps"
+                    f"nothing is left of the data at t = {t - 1} already, before the last step "
+                    f"T = {self.T} (alpha = {alpha[t]:g} is at the end of float64): take smaller "
+                    "betas or fewer steps"
                 )
             raise ValueError(
                 f"the noise does not grow from t = {t - 1} to {t}: log_snr goes from "
@@ -503,7 +504,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
     Nichol & Dhariwal 2021, eq. (17).
     """
     T = check_steps("T", T)
-    s = check_number("s", s, 0, math.inf, "0 ≤ s, a small offset such as 0.008")
+    s = check_number("s", s, 0, math.inf, "an offset ≥ 0, such as 0.008")
     max_beta = _beta("max_beta", max_beta)
     angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * (math.pi / 2)
     before, after = angle[:-1], angle[1:]
@@ -538,7 +539,7 @@ def karras(
     Karras et al. 2022, eq. (5), with i = T − t. With T = 1, σ_1 = sigma_max.
     """
     T, low, high = check_steps("T", T), *_sigma_range(sigma_min, sigma_max)
-    rho = check_number("rho", rho, 0, math.inf, "rho > 0, such as 7", open_low=True)
+    rho = check_number("rho", rho, 0, math.inf, "a power > 0, such as 7", open_low=True)
     return from_sigmas(_line(low ** (1 / rho), high ** (1 / rho), T) ** rho)
 
 
@@ -551,7 +552,9 @@ def flow(T: int = 1000, shift: float = 1.0) -> Schedule:
     Liu et al. 2023; `shift` (3 in SD3) is Esser et al. 2024, eq. (23).
     """
     T = check_steps("T", T)
-    shift = check_number("shift", shift, 0, math.inf, "shift > 0, 1 for none", open_low=True)
+    shift = check_number(
+        "shift", shift, 0, math.inf, "a factor > 0 (1 for no shift)", open_low=True
+    )
     u = torch.arange(T + 1, dtype=torch.float64) / T
     below = 1 + (shift - 1) * u
     return Schedule((1 - u) / below, shift * u / below)
@@ -591,9 +594,9 @@ def check_number(
 ) -> float:
     """A finite number in [low, high] ((low, high] if open_low), or an error with the rule."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} = {value!r}: it must be a number, {rule}")
+        raise TypeError(f"{name} = {value!r}: it must be {rule}")
     if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
-        raise ValueError(f"{name} = {value:g}: it must be a number, {rule}")
+        raise ValueError(f"{name} = {value:g}: it must be {rule}")
     return float(value)
 
 
@@ -637,12 +640,16 @@ def _vp(alpha_bar: Float64[Tensor, " T"], rest: Float64[Tensor, " T"]) -> Schedu
 
 def _vector(name: str, values: Numbers) -> Float64[Tensor, " n"]:
     try:
-        vector = torch.as_tensor(values).to(torch.float64)
+        vector = torch.as_tensor(values)
+        if vector.is_complex():
+            raise TypeError("complex numbers are not ordered")
+        # Not from `vector`: a list of Python numbers has become float32 there.
+        vector = torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} is not a sequence of numbers: {error}") from None
+        raise TypeError(f"{name} is not a list of numbers: {error}") from None
     if vector.ndim != 1 or not 1 <= len(vector) <= MAX_T + 1:
         raise ValueError(
-            f"{name} has shape {tuple(vector.shape)}: it must be a list of 1 to {MAX_T} numbers"
+            f"{name} has shape {tuple(vector.shape)}: it must be one list of 1 to {MAX_T} numbers"
         )
     return vector
 
