@@ -15,10 +15,10 @@ in this library alpha_t and sigma_t are the scales of signal and noise: 1 − β
 and the variance of one reverse step, the paper's σ_t², is \tilde\sigma_t^2.
 """
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+
+from alphabar.locale import texts
 
 
 @dataclass(frozen=True)
@@ -321,23 +321,19 @@ def derivations(lang: str = "en") -> tuple[Derivation, ...]:
     """Return the four proofs with their words in `lang`.
 
     Raises:
-        ValueError: no `locale/<lang>/proofs.toml` is installed.
+        ValueError: an unknown language.
 
     >>> [d.key for d in derivations()]
     ['closed_form', 'posterior', 'mean_in_eps', 'l_simple']
     >>> derivations("ko")[0].steps[0].source
     'Ho, Jain, Abbeel 2020 (arXiv:2006.11239), 식 (2)'
     """
-    locale = files("alphabar") / "locale"
-    known = sorted(d.name for d in locale.iterdir() if (d / "proofs.toml").is_file())
-    if lang not in known:
-        raise ValueError(f"no proofs in language {lang!r}; there are {', '.join(known)}")
-    words = tomllib.loads((locale / lang / "proofs.toml").read_text(encoding="utf-8"))
+    words = texts(lang, "proofs")
     return tuple(
         Derivation(
             key=key,
             title=words[key]["title"],
-            intro=words[key]["intro"],
+            intro=words[key]["intro"].strip(),
             steps=tuple(
                 Step(
                     key=name,

@@ -80,6 +80,22 @@ def warnings(schedule: Schedule) -> list[Warning]:
     return found
 
 
+def describe(schedule: Schedule) -> dict[str, object]:
+    """All of the above as plain numbers and lists, for JSON; warnings without their text."""
+    end, step = terminal(schedule), largest_step(schedule)
+    return {
+        "spec": schedule.spec,
+        "name": schedule.spec.partition(":")[0],
+        "T": schedule.T,
+        "beta": schedule.beta.tolist(),
+        "alpha_bar": schedule.alpha_bar.tolist(),
+        "log_snr": schedule.log_snr.tolist(),
+        "terminal": end._asdict(),
+        "half": half(schedule),
+        "largest_step": step and {"t": step[0], "log_snr": step[1]},
+    }
+
+
 def remedies(schedule: Schedule) -> list[str]:
     """Specs like this one that do reach noise, best first; the last resort is a method.
 

@@ -13,7 +13,8 @@ all items, or one for each.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import torch
@@ -35,11 +36,7 @@ class Gaussian(NamedTuple):
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "B ..."]:
         """mean + √var·ε with ε ~ N(0, I) drawn from `generator`, on the generator's device."""
-        mean = self.mean
-        eps = torch.randn(
-            mean.shape, generator=generator, dtype=mean.dtype, device=generator.device
-        )
-        return self._shift_(eps.to(mean.device))
+        return self._shift_(standard_normal_like(self.mean, generator))
 
     def at(self, eps: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """mean + √var·eps, for a noise of your own.
@@ -179,11 +176,48 @@ def walk(
     for t, (alpha_ts, sigma_ts) in enumerate(
         zip(scales.tolist(), variances.sqrt().tolist(), strict=True), start=1
     ):
-        eps = torch.randn(
-            x_0.shape, generator=generator, dtype=x_0.dtype, device=generator.device
-        ).to(x_0.device)
+        eps = standard_normal_like(x_0, generator)
         x = eps.mul_(sigma_ts).add_(x, alpha=alpha_ts)
         yield t, x
+
+
+def trace(
+    schedule: Schedule,
+    x_0: Float[Tensor, "B ..."],
+    times: Sequence[int],
+    generator: torch.Generator,
+    stepwise: bool = False,
+) -> list[Float[Tensor, "B ..."]]:
+    """x_t at several t, each from its exact marginal q(x_t | x_0), to follow items through it.
+
+    Args:
+        times: the t wanted, rising.
+        stepwise: along the chain, with fresh noise at each step (`walk`). Otherwise in one move
+            each with the same ε for all t: every item then glides on a smooth path of its own,
+            which is no path of the chain, although each of its x_t has the right distribution.
+
+    Raises:
+        TypeError: x_0 is not of a floating-point dtype.
+        ValueError: a t outside 0..T, or times that do not rise.
+    """
+    if any(s >= t for s, t in pairwise(times)):
+        raise ValueError(f"times = {list(times)}: they must rise")
+    levels = [schedule[t] for t in times]  # refuses a t outside 0..T
+    if stepwise:
+        wanted = set(times)
+        chain = walk(schedule, x_0, generator)
+        return [x_t for t, x_t in islice(chain, max(times) + 1) if t in wanted]
+    eps = standard_normal_like(x_0, generator)
+    return [marginal(level, x_0).at(eps) for level in levels]
+
+
+def standard_normal_like(
+    x: Float[Tensor, "B ..."], generator: torch.Generator
+) -> Float[Tensor, "B ..."]:
+    """ε ~ N(0, I) of x's shape and dtype, drawn where the generator lives and moved to x."""
+    _require_float(x)
+    eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+    return eps.to(x.device)
 
 
 def _between(level_s: Level, level_t: Level) -> tuple[Float64[Tensor, "*B"], Float64[Tensor, "*B"]]:

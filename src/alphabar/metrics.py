@@ -7,7 +7,8 @@ floor is the distance of fresh true sets of the same size. ratio = √(SW2²/flo
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -77,48 +78,52 @@ class SlicedW2:
         return (self._sorted(x) - self.quantiles).square().mean().item()
 
 
-def score_against_fresh(
-    draws: Iterable[Float[Tensor, "n d"]],
-    n: int,
-    fresh: Callable[[int, int], Float[Tensor, "m d"]],
-) -> Score:
-    """The score of samples, where the truth can be drawn afresh.
+@dataclass(frozen=True)
+class Yardstick:
+    """A distance to the truth, and the floor that truth itself would score on it.
 
     Args:
-        draws: independent sets of n samples.
-        n: points a set.
-        fresh: (n, seed) → n true points.
+        distance: SW2² of a set of n points.
+        floor: mean SW2² of true sets of n points.
+    """
+
+    distance: SlicedW2
+    floor: float
+
+    def score(self, draws: Sequence[Float[Tensor, "n d"]]) -> Score:
+        """The score of independent sets of n samples each."""
+        squares = [self.distance(x) for x in draws]
+        value = sum(squares) / len(squares)
+        ratio = math.sqrt(value / self.floor)
+        return Score(math.sqrt(value), math.sqrt(self.floor), ratio, len(squares))
+
+
+def against_fresh(n: int, fresh: Callable[[int, int], Float[Tensor, "m d"]]) -> Yardstick:
+    """The yardstick for sets of n points, where the truth can be drawn afresh.
+
+    Args:
+        n: points in a set that will be scored.
+        fresh: (m, seed) → m true points.
     """
     distance = SlicedW2(fresh(REFERENCE, 0), n)
     floor = [distance(fresh(n, 1 + i)) for i in range(FLOOR_SETS)]
-    return _score([distance(x) for x in draws], floor)
+    return Yardstick(distance, sum(floor) / FLOOR_SETS)
 
 
-def score_against_held_out(
-    draws: Iterable[Float[Tensor, "n d"]],
-    used: Float[Tensor, "n d"],
-    held_out: Float[Tensor, "m d"],
-) -> Score:
-    """The score of samples against the half of a file that was not trained on.
+def against_held_out(used: Float[Tensor, "n d"], held_out: Float[Tensor, "m d"]) -> Yardstick:
+    """The yardstick for sets of n points, where there is a file and half of it was held out.
 
     The floor is what two random parts of the file, of these sizes, are from each other: samples
-    as good as the data themselves score 1.
+    as good as the file's own rows score 1.
 
     Args:
-        draws: independent sets of as many samples as `used` has points.
-        used: the points that were trained on.
+        used: the rows that were trained on; a set that will be scored has as many.
         held_out: the others.
     """
     n, both = len(used), torch.cat([used, held_out])
     generator = torch.Generator().manual_seed(0)
-    floor = []
+    floor = 0.0
     for _ in range(FLOOR_SETS):
         shuffled = both[torch.randperm(len(both), generator=generator)]
-        floor.append(SlicedW2(shuffled[n:], n)(shuffled[:n]))
-    distance = SlicedW2(held_out, n)
-    return _score([distance(x) for x in draws], floor)
-
-
-def _score(squares: list[float], floor: list[float]) -> Score:
-    value, lowest = sum(squares) / len(squares), sum(floor) / len(floor)
-    return Score(value**0.5, lowest**0.5, (value / lowest) ** 0.5, len(squares))
+        floor += SlicedW2(shuffled[n:], n)(shuffled[:n]) / FLOOR_SETS
+    return Yardstick(SlicedW2(held_out, n), floor)

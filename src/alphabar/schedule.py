@@ -10,7 +10,7 @@ different scales: x_t is multiplied by a factor that depends on t alone, and λ_
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ class Schedule(Named):
         """The levels t = 0..T in order."""
         return (self[t] for t in range(len(self)))
 
-    def __getitem__(self, t: int | Int[Tensor, "*B"]) -> Level:
+    def __getitem__(self, t: int | np.integer[Any] | Int[Tensor, "*B"]) -> Level:
         """The level at t, or the levels of a batch of t.
 
         Raises:
@@ -460,10 +460,12 @@ def sigmoid(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
 
         β_t = start + (end − start)·sigmoid(−6 + 12·(t−1)/(T−1))
 
-    The study post's third schedule; Xu et al. 2022 (GeoDiff) use it too.
+    The study post's third schedule; Xu et al. 2022 (GeoDiff) use it too. With T = 1 the curve is at
+    its foot, near start.
     """
     T, start, end = check_steps("T", T), _beta("start", start), _beta("end", end)
-    return from_betas(_line(-6, 6, T).sigmoid() * (end - start) + start)
+    s_curve = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
+    return from_betas(s_curve * (end - start) + start)
 
 
 @SCHEDULES.entry()

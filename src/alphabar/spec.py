@@ -65,6 +65,11 @@ class Entry:
         return {name: p.default for name, p in self.signature.parameters.items()}
 
     @property
+    def takes_no_argument(self) -> bool:
+        """Whether the bare name is a spec: every parameter has a default."""
+        return inspect.Parameter.empty not in self.parameters.values()
+
+    @property
     def usage(self) -> str:
         """The spec with every parameter at its default: `linear:T=1000,start=0.0001,end=0.02`."""
         parts = [

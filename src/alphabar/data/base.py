@@ -1,0 +1,100 @@
+"""What every data set is: items x_0 ~ p(x_0), each with a hue by which it can be followed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+from torch import Tensor
+
+from alphabar.schedule import check_number
+from alphabar.spec import Family, Named
+
+MAX_N = 100_000_000
+MAX_SEED = 2**32 - 2  # 1 + seed must still be one 32-bit word: see `generated`
+
+DATA = Family("data set")
+
+
+@dataclass(frozen=True, eq=False)
+class Data(Named):
+    """Items x_0, each with a hue in [0, 1] by which it can be followed.
+
+    Args:
+        x: points, (N, d) float64, or pictures, (N, C, H, W) float32 in [-1, 1].
+        hue: (N,), where the item is on its shape: along the curve, or around the centre.
+        columns: the names of the d coordinates; () for pictures.
+        labels: (N,), the class or component of each item, where there are such.
+        fresh: `fresh(n, seed)` draws n new x from the same p(x_0), independent of these and of
+            those of every other seed; None where p(x_0) is known by these items alone.
+    """
+
+    x: Float64[Tensor, "N d"] | Float32[Tensor, "N C H W"]
+    hue: Float64[Tensor, " N"]
+    columns: tuple[str, ...] = ()
+    labels: Int64[Tensor, " N"] | None = None
+    fresh: Callable[[int, int], Tensor] | None = None
+
+    @property
+    def kind(self) -> Literal["points", "pictures"]:
+        """Whether `x` is (N, d) or (N, C, H, W)."""
+        return "points" if self.x.ndim == 2 else "pictures"
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Draw(NamedTuple):
+    """n points of a shape in the plane, before they become tensors."""
+
+    x: Float64[np.ndarray, "n 2"]
+    hue: Float64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"] | None = None
+
+
+Randomness = int | np.random.SeedSequence
+
+
+def generated(draw: Callable[[int, Randomness], Draw], n: int, seed: int) -> Data:
+    """The data set whose points, and fresh points, are what `draw(n, randomness)` gives."""
+    n, seed = check_count("n", n), check_seed(seed)
+    own = draw(n, seed)
+
+    def fresh(n: int, fresh_seed: int) -> Float64[Tensor, "n 2"]:
+        # The seed alone is the words [seed, 0, 0, 0], so 1 + fresh_seed never repeats the set.
+        words = [seed, 1 + check_seed(fresh_seed)]
+        return _tensor(draw(check_count("n", n), np.random.SeedSequence(words)).x)
+
+    labels = None if own.labels is None else torch.from_numpy(own.labels)
+    return Data(_tensor(own.x), _tensor(own.hue.clip(0, 1)), ("x", "y"), labels, fresh)
+
+
+def check_count(name: str, value: int, high: int = MAX_N) -> int:
+    """A whole number from 1 to `high`, or an error that says so."""
+    rule = f"it must be a whole number from 1 to {high}"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} = {value!r}: {rule}")
+    if not 1 <= value <= high:
+        raise ValueError(f"{name} = {value}: {rule}")
+    return int(value)
+
+
+def check_seed(value: int) -> int:
+    """A seed, or an error that says what one is."""
+    rule = f"it must be a whole number from 0 to {MAX_SEED}"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"seed = {value!r}: {rule}")
+    if not 0 <= value <= MAX_SEED:
+        raise ValueError(f"seed = {value}: {rule}")
+    return int(value)
+
+
+def check_noise(value: float, name: str = "noise") -> float:
+    """A standard deviation of noise, or an error that says what one is."""
+    return check_number(name, value, 0, 1000, "a standard deviation from 0 to 1000, such as 0.05")
+
+
+def _tensor(array: Float64[np.ndarray, "..."]) -> Float64[Tensor, "..."]:
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,195 @@
+"""Curves over time: what a schedule does at each step, and how the loss falls."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import SupportsFloat
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from alphabar.figures.panels import check_lengths
+from alphabar.figures.style import LIGHT, Style, StyledFigure, plain
+from alphabar.schedule import Schedule
+
+# KL(q(x_T | x_0) ‖ N(0, I)) = −½ log(1 − ᾱ) per dimension, for data of variance 1. Below 0.01
+# nats x_T may be called noise: ᾱ < 0.0198.
+NOISE = -math.expm1(-0.02)
+LOG_SNR = 18.0  # further out a curve leaves the axes: nothing is seen of the noise, or of the data
+DOTS = 20  # up to this T each step is a dot
+
+
+def spec_names(schedules: Sequence[Schedule]) -> list[str]:
+    """The specs of schedules; those that were made from numbers are counted."""
+    return [
+        s.spec if s._call is not None else f"table {i}" for i, s in enumerate(schedules, start=1)
+    ]
+
+
+def schedule_curves(
+    schedules: Sequence[Schedule],
+    names: Sequence[str] | None = None,
+    *,
+    title: str | None = None,
+    style: Style = LIGHT,
+) -> StyledFigure:
+    """β_t, ᾱ_t and λ_t of several schedules, up to about 15, each line named at its end.
+
+    The horizontal axis is t, or t/T where the schedules differ in T. Where ᾱ_t has come down to
+    noise (KL to N(0, I) below 0.01 nats a dimension), the ground is shaded.
+
+    Args:
+        schedules: one or more.
+        names: what they are called; their specs if not given.
+        title: in place of the style's own.
+    """
+    names = spec_names(schedules) if names is None else names
+    check_lengths(len(schedules), names=names)
+    same_T = len({s.T for s in schedules}) == 1
+    written = "".join([title or "", *names])
+    room = 0.35 + 0.066 * max(map(len, names))
+    with style.applied(written):
+        title = title or style.text("title", "schedule_curves")
+        figure = style.figure(10.8 + room, 4.0, title, written=written)
+        panels = figure.subplots(1, 3)
+        for axes, key in zip(panels, ("beta", "alpha_bar", "log_snr"), strict=True):
+            axes.set_title(style.text("axis", key), loc="left")
+            axes.set_xlabel(style.text("axis", "step" if same_T else "share"))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=same_T))
+            axes.grid(True, axis="y")
+        beta_axes, alpha_bar_axes, log_snr_axes = panels
+        ends, peaks, extent = [], [], []
+        for i, schedule in enumerate(schedules):
+            t = np.arange(schedule.T + 1) / (1 if same_T else schedule.T)
+            beta, alpha_bar, log_snr = (
+                v.cpu().numpy() for v in (schedule.beta, schedule.alpha_bar, schedule.log_snr)
+            )
+            look = {**style.line(i), "marker": "o" if schedule.T <= DOTS else "", "markersize": 3}
+            # Past its limits a curve goes on to ±1000: lines are not drawn to infinity.
+            log_snr = np.clip(log_snr, -1000, 1000)
+            beta_axes.plot(t[1:], beta[1:], **look)
+            alpha_bar_axes.plot(t, alpha_bar, **look)
+            log_snr_axes.plot(t[1:], log_snr[1:], **look)
+            ends.append(log_snr[-1])
+            peaks.append(beta.max())
+            extent += [log_snr[1], log_snr[-1]]
+
+        for axes in panels:
+            axes.set_xlim(0, schedules[0].T if same_T else 1)
+        if max(peaks) > 10 * min(peaks):  # on a linear axis the lowest would lie on the ground
+            _log_scale(beta_axes)
+        else:
+            beta_axes.set_ylim(0, 1.05 * max(peaks))
+        alpha_bar_axes.set_ylim(0, 1.02)
+        low, high = max(min(extent), -LOG_SNR), min(max(extent), LOG_SNR)
+        margin = 0.05 * (high - low) or 1.0
+        noise = math.log(NOISE / (1 - NOISE))
+        low, high = min(low - margin, noise - 2), high + margin
+        log_snr_axes.set_ylim(low, high)
+
+        for axes, level in ((alpha_bar_axes, NOISE), (log_snr_axes, noise)):
+            axes.axhspan(-2000, level, color=style.colours.faint, alpha=0.7, lw=0, zorder=0)
+        log_snr_axes.annotate(
+            style.text("note", "noise"),
+            (0, 0),
+            (4, 3),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            size=8,
+            color=style.colours.muted,
+        )
+        _name_ends(log_snr_axes, (np.array(ends) - low) / (high - low), names, style)
+    return figure
+
+
+def _log_scale(axes: Axes) -> None:
+    axes.set_yscale("log")
+    # Powers of ten are formulas, which take their minus sign from the first font alone, and fonts
+    # with Hangul may have none.
+    axes.tick_params(axis="y", which="both", labelfontfamily="DejaVu Sans")
+
+
+def _name_ends(axes: Axes, ends: np.ndarray, names: Sequence[str], style: Style) -> None:
+    """Write each line's name to the right of the axes, tied to the line's end by its own dash."""
+    ends = np.clip(ends, 0, 1)
+    order = np.argsort(ends, kind="stable")
+    gap = min(0.062, 1.1 / max(len(ends) - 1, 1))
+    heights = np.empty(len(ends))
+    floor, ceiling = -math.inf, 1.0
+    for i in order:
+        heights[i] = floor = max(ends[i], floor + gap)
+    for i in order[::-1]:
+        heights[i] = ceiling = min(heights[i], ceiling)
+        ceiling -= gap
+    for i, (end, height, name) in enumerate(zip(ends, heights, names, strict=True)):
+        axes.plot(
+            [1, 1.06, 1.16],
+            [end, height, height],
+            **style.line(i),
+            transform=axes.transAxes,
+            clip_on=False,
+            solid_joinstyle="round",
+            lw=1.4,
+        )
+        axes.text(1.18, height, plain(name), transform=axes.transAxes, va="center", size=8.5)
+
+
+def loss_curve(
+    steps: Iterable[SupportsFloat],
+    loss: Iterable[SupportsFloat],
+    *,
+    optimum: float | None = None,
+    title: str | None = None,
+    style: Style = LIGHT,
+) -> StyledFigure:
+    """The training loss: every step, and a running mean that shows where it is going.
+
+    Args:
+        steps: the training steps.
+        loss: the loss at each of them; what is not finite leaves a gap.
+        optimum: the loss that the exact denoiser has, where it is known.
+        title: in place of the style's own.
+    """
+    x, y = np.array([float(s) for s in steps]), np.array([float(v) for v in loss])
+    check_lengths(len(y), steps=x)
+    window = 2 * (len(y) // 80) + 1
+    mean = running_mean(y, window)
+    notes = (style.text("note", "smooth", n=window),) if window > 1 else ()
+    with style.applied(title or ""):
+        title_ = title or style.text("title", "loss")
+        figure = style.figure(7.0, 4.2, title_, notes, title or "")
+        axes = figure.subplots()
+        line = style.line(0)
+        if window > 1:
+            axes.plot(x, y, color=line["color"], alpha=0.3, lw=0.7)
+        axes.plot(x, mean, **line)
+        axes.set_xlabel(style.text("axis", "training_step"))
+        axes.set_ylabel(style.text("axis", "loss"))
+        axes.grid(True, axis="y")
+        axes.margins(x=0.01)
+        if optimum is not None:
+            axes.axhline(optimum, color=style.colours.ink, ls=(0, (4, 3)), lw=1)
+            axes.annotate(
+                style.text("note", "optimum", value=f"{optimum:.3g}"),
+                (1, optimum),
+                (0, -3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                size=8.5,
+                bbox={"boxstyle": "square,pad=0.15", "fc": style.colours.paper, "ec": "none"},
+            )
+        seen = y[np.isfinite(y)]
+        if len(seen) and 0 < 20 * seen.min() < seen.max():
+            _log_scale(axes)
+    return figure
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean over an odd window around each value, of those in it that are finite."""
+    finite = np.isfinite(values)
+    ones = np.ones(window)
+    sums = np.convolve(np.where(finite, values, 0), ones)[window // 2 :][: len(values)]
+    counts = np.convolve(finite.astype(float), ones)[window // 2 :][: len(values)]
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0.5)

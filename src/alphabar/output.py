@@ -1,0 +1,68 @@
+"""Files that a command writes: never over a user's own, never half of one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_file(path: Path, endings: tuple[str, ...], force: bool) -> Path:
+    """Refuse a path that could not or should not be written, before any work is done.
+
+    Raises:
+        ValueError: an ending that is not one of `endings`, a folder that does not exist, a path
+            that is a folder, an existing file without `force`.
+    """
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"-o {path}: its name must end in {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise ValueError(f"-o {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ValueError(f"-o {path}: this is a folder; name a file in it")
+    if path.exists() and not force:
+        raise ValueError(f"-o {path}: this file exists; add --force to replace it")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"-o {path}: the folder {path.parent} cannot be written to")
+    return path
+
+
+def check_folder(path: Path, force: bool) -> Path:
+    """Refuse a folder that could not or should not be written into; it is not made yet.
+
+    Raises:
+        ValueError: a path that is a file, a parent that does not exist, a folder that holds
+            something without `force`.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"-o {path}: this is a file; name a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"-o {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise ValueError(
+            f"-o {path}: this folder is not empty; add --force to write into it, or name another"
+        )
+    if not os.access(path if path.is_dir() else path.parent, os.W_OK):
+        raise ValueError(f"-o {path}: the folder cannot be written to")
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, with its ending; it becomes `path` when all went well.
+
+    with writing(path) as temporary:
+        figure.savefig(temporary)
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; give this one the mode a plain open() would.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
