@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from alphabar import schedule as S
-from alphabar.forward import Gaussian, marginal, posterior, trace, transition, walk
+from alphabar.forward import Gaussian, marginal, posterior, transition, walk
 from alphabar.schedule import SCHEDULES, Level, Schedule
 
 # Every test that draws noise may fail by chance once in a million runs, and is seeded, so that it
@@ -23,11 +23,6 @@ STEPS = [(0, 1), (1, 2), (3, 7), (0, 10), (9, 10), (4, 5)]
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def ks_limit(n: int, m: int, tests: int) -> float:
-    """What the KS distance stays below in all but FALSE_ALARM of runs (Smirnov's bound)."""
-    return math.sqrt(math.log(2 * tests / FALSE_ALARM) / 2 * (1 / n + 1 / m))
 
 
 def shaped(shape: Sequence[int], seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -251,7 +246,6 @@ def test_inputs_are_never_changed() -> None:
     before = x_0.clone()
     _ = marginal(table[5], x_0).sample(generator())
     _ = list(walk(table, x_0, generator()))
-    _ = trace(table, x_0, [0, 3, 6], generator())
     assert torch.equal(x_0, before)
 
 
@@ -294,21 +288,6 @@ def test_a_point_has_no_density() -> None:
         other.kl(point)
 
 
-# --- trace
-
-
-def test_trace_is_the_closed_form_or_the_chain() -> None:
-    table = S.linear(12)
-    x_0 = shaped((5, 2))
-    glide = trace(table, x_0, [0, 4, 12], generator(1))
-    eps = torch.randn(5, 2, generator=generator(1), dtype=torch.float64)
-    for t, x_t in zip([0, 4, 12], glide, strict=True):
-        torch.testing.assert_close(x_t, table.alpha[t] * x_0 + table.sigma[t] * eps)
-    chain = trace(table, x_0, [0, 4, 12], generator(1), stepwise=True)
-    expected = dict(walk(table, x_0, generator(1)))
-    assert all(torch.equal(x, expected[t]) for t, x in zip([0, 4, 12], chain, strict=True))
-
-
 # --- what is refused
 
 
@@ -325,10 +304,6 @@ def test_refused() -> None:
         posterior(table[1], table[2], x, x[:, :1])
     with pytest.raises(ValueError, match="eps has shape"):
         marginal(table[1], x).at(x[:2])
-    with pytest.raises(ValueError, match="must rise"):
-        trace(table, x, [3, 3], generator())
-    with pytest.raises(ValueError, match="t = 11 is outside"):
-        trace(table, x, [3, 11], generator())
 
 
 def test_whole_numbers_cannot_be_diffused() -> None:

@@ -1,5 +1,6 @@
 """Specs: what they parse to, that they round-trip, and what they refuse."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,9 +103,8 @@ def test_lists_round_trip(sizes: list[float]) -> None:
     ],
 )
 def test_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=None) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         FRUIT.parse(text)
-    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -89,7 +89,7 @@ def test_input_and_ideal_answer_have_variance_one() -> None:
     denoiser = NetDenoiser(Spy(), x_0)
     s = S.log_snr(7, 8, -8)
     for t in range(1, 8):
-        x_t = marginal(s[t], x_0).sample(generator(t))
+        x_t = marginal(s[t], x_0).sample(generator(100 + t))
         skip = denoiser(x_t, s[t])
         ideal = (x_0 - skip) / denoiser.output_scale(s[t])
         assert seen[-1].std().item() == pytest.approx(1, abs=0.02)

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from alphabar.data import Data, Standardiser
     from alphabar.schedule import Schedule
+    from alphabar.trace import Trace
 
 app = typer.Typer(
     name="alphabar",
@@ -172,8 +174,9 @@ def data(run: Run) -> None:
         for entry in DATA
     ]
     table = _table(run.text("name"), run.text("usage"), run.text("what"))
-    for entry in entries:
-        table.add_row(str(entry["name"]), str(entry["usage"]), str(entry["summary"]))
+    translated = texts(run.lang, "cli").get("summaries", {})
+    for entry in DATA:
+        table.add_row(entry.name, entry.usage, translated.get(entry.name, entry.summary))
     run.say(table)
     run.say(run.text("data_files"))
     run.finish({"data": entries})
@@ -194,7 +197,7 @@ def schedules(
         typer.Option("-o", help="The curves (.png .svg .pdf) or the tables (.csv .json)."),
     ] = None,
 ) -> None:
-    """Compare schedules: their curves, where they end, and what that does to a model."""
+    """Compare schedules: their curves, and where they end."""
     pictures, documents = (".png", ".svg", ".pdf"), (".csv", ".json")
     if output:
         check_file(output, pictures + documents, run.force)
@@ -222,13 +225,13 @@ def schedules(
             run.warn(f"{one['spec']}: {warning['message']}")
     if output:
         with writing(output) as temporary:
-            if output.suffix in pictures:
+            if output.suffix.lower() in pictures:
                 from alphabar.figures import Style, schedule_curves
 
                 names = [schedule.spec for schedule in parsed]
                 figure = schedule_curves(parsed, names, style=Style(lang=run.lang))
                 figure.savefig(temporary, dpi=150)
-            elif output.suffix == ".json":
+            elif output.suffix.lower() == ".json":
                 temporary.write_text(_to_json(document))
             else:
                 _write_schedule_csv(temporary, parsed, coefficients)
@@ -256,7 +259,7 @@ def forward(
         ),
     ] = None,
 ) -> None:
-    """Dissolve data in noise, and compare what comes out with the law."""
+    """Dissolve data in noise, and compare with the law."""
     stills, moving = (".png", ".svg", ".pdf"), (".gif", ".mp4")
     if output:
         check_file(output, (*stills, *moving, ".npz"), run.force)
@@ -265,35 +268,37 @@ def forward(
     count = (
         panels
         if panels is not None
-        else min(60 if output and output.suffix in moving else 10, noise.T + 1)
+        else min(60 if output and output.suffix.lower() in moving else 10, noise.T + 1)
     )
     times = _times(noise.T, count)
     loaded, standardiser = _load(run, data, standardise)
 
     import torch
 
-    from alphabar.forward import trace
+    from alphabar.trace import trace
 
-    generator = torch.Generator().manual_seed(seed)
-    shown = list(range(noise.T + 1)) if output and output.suffix == ".npz" else times
+    whole = output is not None and output.suffix.lower() == ".npz"
+    shown = list(range(noise.T + 1)) if whole else times
     _refuse_if_too_large(len(shown), loaded.x)
     x_0 = loaded.x if standardiser is None else standardiser.apply(loaded.x)
-    frames = trace(noise, x_0.float(), shown, generator, stepwise)
-    rows = [_moments(noise, t, x_0, frames[shown.index(t)]) for t in times]
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    traced = trace(noise, x_0.float(), shown, generator, stepwise)
+    rows = [m._asdict() for m in traced.moments(x_0) if m.t in times]
     table = _table(
-        "t", "ᾱ_t", run.text("mean"), run.text("law"), run.text("variance"), run.text("law")
+        "t",
+        "ᾱ_t",
+        *(run.text(k) for k in ("mean", "law", "variance", "law")),
     )
     for row in rows:
-        table.add_row(str(row["t"]), *(f"{row[k]:.4g}" for k in list(row)[1:]))
+        table.add_row(str(row["t"]), *(f"{value:.4g}" for value in list(row.values())[1:]))
     run.say(f"{loaded.spec}   {noise.spec}   seed {seed}")
     run.say(table)
-    alpha_bar = noise.alpha_bar
     if output:
         with writing(output) as temporary:
-            if output.suffix == ".npz":
-                _write_frames(temporary, frames, alpha_bar, standardiser)
+            if whole:
+                _write_frames(temporary, traced, standardiser)
             else:
-                _draw_frames(run, temporary, loaded, frames, times, alpha_bar[times].tolist())
+                _draw(run, temporary, loaded, traced)
         run.say(run.text("written", path=output))
     run.finish(
         {
@@ -320,7 +325,7 @@ def study(
     standardise: _Standardise = None,
     output: Annotated[Path, typer.Option("-o", help="A folder for the report.")] = Path("study"),
 ) -> None:
-    """From data to noise and back, as a report with every picture and proof."""
+    """From data to noise and back: a report to open."""
     check_folder(output, run.force)
     seed = run.seed
     noise = _schedule(schedule, T)
@@ -348,11 +353,14 @@ def main() -> NoReturn:
     """Run the command line and exit with its code."""
     # So that `finally` blocks remove temporary files when the process is told to end.
     signal.signal(signal.SIGTERM, _terminate)
-    debug = "--debug" in sys.argv
+    debug, quiet = "--debug" in sys.argv, "--quiet" in sys.argv
+    warnings.showwarning = lambda message, *_: (
+        quiet or print(f"alphabar: {message}", file=sys.stderr)
+    )
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
         # Python flushes once more as it ends, and would complain; there is nowhere to write to.
@@ -387,7 +395,7 @@ def _load(run: Run, spec: str, standardise: bool | None) -> "tuple[Data, Standar
 
 def _times(T: int, count: int) -> list[int]:
     """`count` times from 0 to T, or an error that says how many there can be."""
-    from alphabar.study import even_times
+    from alphabar.trace import even_times
 
     if not 2 <= count <= T + 1:
         raise ValueError(
@@ -405,30 +413,14 @@ def _refuse_if_too_large(frames: int, x: "Tensor") -> None:
         )
 
 
-def _moments(schedule: "Schedule", t: int, x_0: "Tensor", x_t: "Tensor") -> dict[str, float]:
-    """Mean and variance over items, averaged over their numbers: measured, and by the law."""
-    level = schedule[t]
-    alpha, sigma = level.alpha.item(), level.sigma.item()
-    return {
-        "t": t,
-        "alpha_bar": level.alpha_bar.item(),
-        "mean": x_t.double().mean().item(),
-        "mean_law": alpha * x_0.double().mean().item(),
-        "variance": x_t.double().var(0, correction=0).mean().item(),
-        "variance_law": alpha**2 * x_0.double().var(0, correction=0).mean().item() + sigma**2,
-    }
-
-
-def _write_frames(
-    path: Path, frames: "list[Tensor]", alpha_bar: "Tensor", standardiser: "Standardiser | None"
-) -> None:
+def _write_frames(path: Path, traced: "Trace", standardiser: "Standardiser | None") -> None:
     import numpy as np
     import torch
 
     arrays = {
-        "x": torch.stack(frames).numpy(),
-        "t": np.arange(len(frames)),
-        "alpha_bar": alpha_bar.numpy(),
+        "x": torch.stack(traced.x).numpy(),
+        "t": np.array(traced.times),
+        "alpha_bar": np.array(traced.alpha_bar),
     }
     if standardiser is not None:
         arrays |= {"mean": standardiser.mean.numpy(), "std": standardiser.std.numpy()}
@@ -436,22 +428,18 @@ def _write_frames(
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _draw_frames(
-    run: Run, path: Path, data: "Data", frames: "list[Tensor]", t: list[int], alpha_bar: list[float]
-) -> None:
+def _draw(run: Run, path: Path, data: "Data", traced: "Trace") -> None:
     from alphabar.figures import Style, animation, strip
 
     style = Style(lang=run.lang)
     points = data.kind == "points"
-    options: dict[str, Any] = {
-        "hue": data.hue if points else None,
-        "columns": data.columns if points else None,
-        "style": style,
-    }
-    if path.suffix in (".gif", ".mp4"):
-        animation(frames, t, alpha_bar, path, **options)
+    hue, columns = (data.hue, data.columns) if points else (None, None)
+    shown = traced if traced.schedule.scale != "ve" else traced.to_vp()
+    if path.suffix.lower() in (".gif", ".mp4"):
+        animation(shown.x, shown.times, shown.alpha_bar, hue, path, columns=columns, style=style)
     else:
-        strip(frames, t, alpha_bar, **options).savefig(path, dpi=150)
+        figure = strip(shown.x, shown.times, shown.alpha_bar, hue, columns=columns, style=style)
+        figure.savefig(path, dpi=150)
 
 
 def _say_schedules(

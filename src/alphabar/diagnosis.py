@@ -72,7 +72,7 @@ def warnings(schedule: Schedule) -> list[Warning]:
             "alpha_bar": f"{end.alpha_bar:.3g}",
             "kept": f"{math.sqrt(end.alpha_bar):.0%}",
             "kl": f"{end.kl_to_prior:.3g}",
-            "remedy": " or ".join(remedies(schedule)),
+            "remedy": " / ".join(remedies(schedule)),
         }
         found.append(Warning("terminal-snr", values))
     if end.alpha_bar == 0:

@@ -13,8 +13,7 @@ all items, or one for each.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -179,36 +178,6 @@ def walk(
         eps = standard_normal_like(x_0, generator)
         x = eps.mul_(sigma_ts).add_(x, alpha=alpha_ts)
         yield t, x
-
-
-def trace(
-    schedule: Schedule,
-    x_0: Float[Tensor, "B ..."],
-    times: Sequence[int],
-    generator: torch.Generator,
-    stepwise: bool = False,
-) -> list[Float[Tensor, "B ..."]]:
-    """x_t at several t, each from its exact marginal q(x_t | x_0), to follow items through it.
-
-    Args:
-        times: the t wanted, rising.
-        stepwise: along the chain, with fresh noise at each step (`walk`). Otherwise in one move
-            each with the same ε for all t: every item then glides on a smooth path of its own,
-            which is no path of the chain, although each of its x_t has the right distribution.
-
-    Raises:
-        TypeError: x_0 is not of a floating-point dtype.
-        ValueError: a t outside 0..T, or times that do not rise.
-    """
-    if any(s >= t for s, t in pairwise(times)):
-        raise ValueError(f"times = {list(times)}: they must rise")
-    levels = [schedule[t] for t in times]  # refuses a t outside 0..T
-    if stepwise:
-        wanted = set(times)
-        chain = walk(schedule, x_0, generator)
-        return [x_t for t, x_t in islice(chain, max(times) + 1) if t in wanted]
-    eps = standard_normal_like(x_0, generator)
-    return [marginal(level, x_0).at(eps) for level in levels]
 
 
 def standard_normal_like(

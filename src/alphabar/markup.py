@@ -39,15 +39,18 @@ def _with_math(text: str, render: Callable[[str], str]) -> Markup:
         formulas.append(match.group(1))
         return f"\ue000{len(formulas) - 1}\ue001"  # private characters: Markdown leaves them alone
 
+    def put_back(match: re.Match[str]) -> str:
+        # What follows without a space (a comma, a Korean particle) stays on the formula's line.
+        svg, rest = math_svg(formulas[int(match.group(1))]), match.group(2)
+        return f'<span class="whole">{svg}{rest}</span>' if rest else svg
+
     rendered = render(_MATH.sub(keep, text))
-    return Markup(
-        re.sub(r"\ue000(\d+)\ue001", lambda m: math_svg(formulas[int(m.group(1))]), rendered)
-    )
+    return Markup(re.sub(r"\ue000(\d+)\ue001([^\s<\ue000]*)", put_back, rendered))
 
 
-def display(tex: str) -> Markup:
+def display(tex: str, size: float = 20.0) -> Markup:
     """A formula on a line of its own."""
-    return Markup('<div class="display">{}</div>').format(math_svg(tex, 20.0))
+    return Markup('<div class="display">{}</div>').format(math_svg(tex, size))
 
 
 @cache
@@ -87,9 +90,14 @@ def _ziamath() -> ModuleType:
     return ziamath
 
 
-def number_html(value: float) -> Markup:
-    """Three digits, with a real minus sign, ×10ⁿ and ∞."""
+def number_text(value: float) -> str:
+    """Three digits, with a real minus sign, ×10ⁿ and ∞.
+
+    >>> number_text(-3e-9), number_text(0.605), number_text(float("inf"))
+    ('−3.0×10⁻⁹', '0.605', '∞')
+    """
     if not math.isfinite(value):
-        return Markup("−∞" if value < 0 else "∞" if value > 0 else "–")
-    text = re.sub(r" \\times 10\^\{(-?\d+)\}", r"×10<sup>\1</sup>", number(value))
-    return Markup(text.replace("-", "−"))
+        return "−∞" if value < 0 else "∞" if value > 0 else "–"
+    mantissa, _, exponent = number(value).partition(r" \times 10^{")
+    raised = exponent.rstrip("}").translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return mantissa.replace("-", "−") + (f"×10{raised}" if raised else "")

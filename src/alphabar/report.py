@@ -36,10 +36,11 @@ from alphabar.figures import (
 )
 from alphabar.figures.style import DPI, THEMES
 from alphabar.locale import texts
-from alphabar.markup import display, inline, math_svg, number_html, plain_text, prose
+from alphabar.markup import display, inline, math_svg, number_text, plain_text, prose
 from alphabar.metrics import FLOOR_SETS, REFERENCE
 from alphabar.schedule import Schedule
-from alphabar.study import FILM, SHOWN, Bar, Study, Trace, at_times, even_times, summary
+from alphabar.study import FILM, SHOWN, Bar, Study, at_times, summary
+from alphabar.trace import Trace, even_times
 
 SECTIONS = (
     "data",
@@ -72,14 +73,16 @@ CODE = """\
 import torch
 from alphabar import data, forward, schedule
 
-x_0 = data.swiss_roll().x                        # (10000, 2)
-noise = schedule.linear(T=1000)                  # alpha_t, sigma_t for t = 0..1000
+x_0 = data.swiss_roll().x
+noise = schedule.linear(T=1000)
 g = torch.Generator().manual_seed(0)
 
-x_t = forward.marginal(noise[500], x_0).sample(g)        # q(x_t | x_0), in one move
-for t, x_t in forward.walk(noise, x_0, g):               # the chain, step by step
-    ...
-back = forward.posterior(noise[499], noise[500], x_0, x_t)  # q(x_499 | x_500, x_0)
+# q(x_500 | x_0), in one move
+x_500 = forward.marginal(noise[500], x_0).sample(g)
+# the chain x_0, x_1, …, x_1000, step by step
+chain = dict(forward.walk(noise, x_0, g))
+# q(x_499 | x_500, x_0)
+back = forward.posterior(noise[499], noise[500], x_0, x_500)
 print(noise.alpha_bar[-1], back.mean, back.var)"""
 """The library in a few lines; the tests run it."""
 
@@ -293,7 +296,7 @@ def _page(
         "display": display,
         "math": math_svg,
         "plain": plain_text,
-        "number": number_html,
+        "number": number_text,
         "fill": lambda text, **values: text.format(**values),
         "breakable": lambda name: Markup(html.escape(name).replace("_", "_<wbr>")),
     }

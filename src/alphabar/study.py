@@ -4,7 +4,6 @@
 that a lesson or a notebook can call it alone.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from alphabar import schedule as schedules
 from alphabar.data import Data, Standardiser
 from alphabar.denoise import NetDenoiser
 from alphabar.diagnosis import remedies
-from alphabar.forward import marginal, trace
+from alphabar.forward import marginal
 from alphabar.metrics import Score, Yardstick, against_fresh, against_held_out
 from alphabar.nets import MLP
 from alphabar.samplers import SAMPLERS, Step, sample
 from alphabar.schedule import SCHEDULES, Schedule
+from alphabar.trace import Moments, Trace, even_times, ks_bound, ks_distance, trace
 from alphabar.train import train
 
 SHOWN = 10_000  # points in a picture, and in a set that is scored
@@ -39,32 +39,6 @@ POST_SCHEDULES = tuple(
 
 # bar("training", 4000) starts a progress bar and returns what moves it one step on.
 Bar = Callable[[str, int], Callable[[], None]]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """x_t at several t of one schedule."""
-
-    schedule: Schedule
-    times: list[int]
-    x: list[Float[Tensor, "N ..."]]
-
-    @property
-    def alpha_bar(self) -> list[float]:
-        """ᾱ_t at these t."""
-        return self.schedule.alpha_bar[self.times].tolist()
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and variance at t, averaged over the coordinates: measured, and by the law."""
-
-    t: int
-    alpha_bar: float
-    mean: float
-    mean_law: float
-    variance: float
-    variance_law: float
 
 
 @dataclass(frozen=True)
@@ -213,16 +187,6 @@ def study(
     )
 
 
-def even_times(T: int, count: int) -> list[int]:
-    """`count` whole numbers from 0 to T, both included, as evenly spread as they can be.
-
-    >>> even_times(100, 5)
-    [0, 25, 50, 75, 100]
-    """
-    count = min(count, T + 1)
-    return [round(i * T / (count - 1)) for i in range(count)]
-
-
 def at_times(
     schedule: Schedule,
     x_0: Float[Tensor, "N ..."],
@@ -231,30 +195,7 @@ def at_times(
     stepwise: bool = False,
 ) -> Trace:
     """x_t at `count` even times, t = 0 and t = T among them."""
-    times = even_times(schedule.T, count)
-    return Trace(schedule, times, trace(schedule, x_0, times, generator, stepwise))
-
-
-def moments(trace: Trace) -> list[Moments]:
-    """Mean and variance of each x_t beside √ᾱ_t·mean and ᾱ_t·variance + 1 − ᾱ_t (any scale)."""
-    x_0 = trace.x[0].double()
-    mean, variance = x_0.mean().item(), x_0.var(0, correction=0).mean().item()
-    found = []
-    for t, x_t in zip(trace.times, trace.x, strict=True):
-        level = trace.schedule[t]
-        alpha, sigma = level.alpha.item(), level.sigma.item()
-        x_t = x_t.double()
-        found.append(
-            Moments(
-                t,
-                level.alpha_bar.item(),
-                x_t.mean().item(),
-                alpha * mean,
-                x_t.var(0, correction=0).mean().item(),
-                alpha**2 * variance + sigma**2,
-            )
-        )
-    return found
+    return trace(schedule, x_0, even_times(schedule.T, count), generator, stepwise)
 
 
 def forward_chain(
@@ -270,33 +211,20 @@ def forward_chain(
         for a, b in zip(chain.x[-1].unbind(1), closed_form.x[-1].unbind(1), strict=True)
     )
     n, d = x_0.shape
-    bound = math.sqrt(math.log(2 * d / 1e-6) / n)  # Smirnov: P(D > c) ≤ 2·exp(−n·c²), d times
+    moments = chain.moments(x_0)
     # rand adds √β/2 to the mean at each step, and its variance is 1/12 of randn's.
-    start = moments(chain)[0]
+    start = moments[0]
     last, beta = schedule[schedule.T], schedule.beta[1:]
     ahead = last.alpha / schedule.to_vp().alpha[1:]  # what is left at T of a shift made at t
     return Chain(
         chain,
         closed_form,
-        moments(chain),
+        moments,
         distance,
-        bound,
+        ks_bound(n, n, d, 1e-6),
         uniform_mean=(last.alpha * start.mean + (ahead * beta.sqrt()).sum() / 2).item(),
         uniform_variance=(last.alpha**2 * start.variance + last.sigma**2 / 12).item(),
     )
-
-
-def ks_distance(a: Float[Tensor, " n"], b: Float[Tensor, " m"]) -> float:
-    """Kolmogorov–Smirnov: the largest distance between two empirical distribution functions.
-
-    >>> ks_distance(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0]))
-    0.5
-    """
-    a, b = a.sort().values, b.sort().values
-    at = torch.cat([a, b])
-    below_a = torch.searchsorted(a, at, right=True).double() / len(a)
-    below_b = torch.searchsorted(b, at, right=True).double() / len(b)
-    return (below_a - below_b).abs().max().item()
 
 
 def dissolving_pictures(generator: torch.Generator) -> list[Trace]:
@@ -334,12 +262,10 @@ def run_backwards(
         if step.t in times or step.t in film_times:
             kept[step.t] = step
         advance()
-    # A variance-exploding x_t would leave the picture: draw all in the variance-preserving scale.
-    scale = torch.hypot(schedule.alpha, schedule.sigma).tolist()
 
     def part(times: Sequence[int]) -> Trace:
         falling = sorted(times, reverse=True)
-        return Trace(schedule, falling, [kept[t].x / scale[t] for t in falling])
+        return Trace(schedule, falling, [kept[t].x for t in falling]).to_vp()
 
     shown = part(times)
     # The start has no x̂_0 of its own yet: show what the network says of it first.

@@ -6,7 +6,7 @@ import torch
 from figure_checks import TS
 
 from alphabar import schedule as schedules
-from alphabar.figures import schedule_rows, strip
+from alphabar.figures import data_cloud, schedule_rows, strip
 from alphabar.figures.cloud import Cloud
 from alphabar.figures.panels import limits, mosaic, number, stack
 
@@ -162,3 +162,11 @@ def test_mosaic_keeps_pixels_and_order():
         assert np.allclose(page[5 * y : 5 * y + 4, 5 * x : 5 * x + 4, :3], value)
     assert (page[4] == 0).all()  # a clear gap
     assert np.array_equal(mosaic(pictures[:1] * 9)[..., :3], np.zeros((4, 4, 3)))  # clipped
+
+
+def test_one_stray_point_does_not_shrink_a_strip_but_is_seen_in_the_data():
+    x = np.random.default_rng(0).normal(size=(2000, 2))
+    stray = np.concatenate([x, [[5.0, 0.0]]])
+    panel = strip([x, stray], [0, 1], [1.0, 0.9]).axes[0]
+    assert 5 < np.ptp(panel.get_xlim()) < 7.5
+    assert data_cloud(stray).axes[0].get_xlim()[1] > 5

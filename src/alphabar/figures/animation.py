@@ -56,8 +56,8 @@ def animation(
     captions = [
         moment(s, float(a)).replace("\n", "    ") for s, a in zip(ts, alpha_bars, strict=True)
     ]
-    path.touch()  # if that fails, it fails now and with the system's own words
     film = _Film(arrays, captions, hue, columns, title, ts[0] > ts[-1], style)
+    path.touch()  # a folder that is not there is the system's error here, not ffmpeg's later
     (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(film, path, fps)
 
 

@@ -3,10 +3,10 @@
     colour over a pixel = Σ over the points that cover it, the later over the earlier, each of
     opacity a·(the share of the pixel that it covers)
 
-matplotlib's `scatter` draws one marker after the other: 3 panels × 10 of 10,000 points take 2.4 s
-and the colour drawn last hides the rest. Here the points are dealt to a few layers in turn, each
-layer is summed in one pass and laid over the one before: every colour has the same chance to be
-seen, dense places look dense, and the same picture takes a fifth of the time.
+matplotlib's `scatter` draws one marker after the other: 10,000 points in a small panel take 29 ms
+and the colours that come last hide the rest. Here the points are dealt to a few layers in turn,
+each layer is summed in one pass and laid over the one before: every colour has the same chance to
+be seen, dense places look dense, and the panel takes 9 ms.
 """
 
 from typing import Any
@@ -77,7 +77,7 @@ def splat(
     wide, tall = width + 2 * edge, height + 2 * edge
     drawn = np.zeros((4, tall * wide))
     for layer in range(LAYERS):
-        centre = pixels[layer*len(pixels)//LAYERS:(layer+1)*len(pixels)//LAYERS]
+        centre = pixels[layer::LAYERS]
         corner = np.floor(centre).astype(int)
         distance = np.hypot(
             corner[:, :1] + dx + 0.5 - centre[:, :1], corner[:, 1:] + dy + 0.5 - centre[:, 1:]
@@ -90,7 +90,7 @@ def splat(
         over = -np.expm1(-weight[hit])
         drawn[:, hit] *= 1 - over
         drawn[3, hit] += over
-        for channel, colour in enumerate(colours[layer*len(pixels)//LAYERS:(layer+1)*len(pixels)//LAYERS].T):
+        for channel, colour in enumerate(colours[layer::LAYERS].T):
             sums = np.bincount(place.ravel(), (depth * colour[:, None]).ravel(), tall * wide)
             drawn[channel, hit] += over * sums[hit] / weight[hit]
     drawn[:3] /= np.maximum(drawn[3], 1e-12)

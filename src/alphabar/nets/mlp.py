@@ -47,16 +47,20 @@ class MLP(nn.Module):
         sizes = [self.point.size + self.label.size, *[width] * depth]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
-            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
-        self.body = nn.Sequential(*layers, nn.Linear(width, d))
-        for layer in self.body:
-            if isinstance(layer, nn.Linear):
-                bound = layer.in_features**-0.5
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                nn.init.zeros_(layer.bias)
+            layers += [_linear(fan_in, fan_out, fan_in**-0.5, generator), nn.SiLU()]
         # The answer starts at 0, which the preconditioning makes the best linear denoiser.
-        nn.init.zeros_(self.body[-1].weight)
+        self.body = nn.Sequential(*layers, _linear(width, d, 0.0, generator))
 
     def forward(self, x: Float[Tensor, "B d"], label: Float[Tensor, " B"]) -> Float[Tensor, "B d"]:
         """The network's answer for points x with labels."""
         return self.body(torch.cat([self.point(x), self.label(label[:, None])], 1))
+
+
+def _linear(fan_in: int, fan_out: int, bound: float, generator: torch.Generator) -> nn.Linear:
+    """A layer with weights uniform in ±bound, and biases of 0."""
+    # Its own start draws from the global generator, which is not ours to move.
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(fan_in, fan_out)
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer

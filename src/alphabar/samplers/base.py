@@ -10,7 +10,7 @@ must stay on its own path, a·α_t + b + Σ c_k = α_s in every deterministic me
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ class Move(NamedTuple):
     d: float
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A rule that turns a schedule into moves."""
 
