@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="alphabar",
     help="Diffusion models you can see, prove and use.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -112,11 +111,23 @@ class Run:
             yield bar
 
 
+def _whole(text: str | int) -> int:  # a default comes as the number that it is
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is not a whole number") from None
+
+
 _COMMON: dict[str, Any] = {
     "lang": (str, typer.Option("--lang", help="Language: en or ko."), "en"),
     "given_seed": (
         int | None,
-        typer.Option("--seed", help="Makes everything reproducible; drawn and shown if left out."),
+        typer.Option(
+            "--seed",
+            parser=_whole,
+            metavar="N",
+            help="Makes everything reproducible; drawn and shown if left out.",
+        ),
         None,
     ),
     "as_json": (bool, typer.Option("--json", help="One JSON document on standard output."), False),
@@ -132,7 +143,10 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**values: Any) -> None:
         run = Run(**{name: values.pop(name) for name in _COMMON})
-        function(run=run, **values)
+        try:
+            function(run=run, **values)
+        except BrokenPipeError:
+            raise _ClosedPipe from None  # typer would end a broken pipe with a code of its own
 
     own = [p for p in inspect.signature(function).parameters.values() if p.name != "run"]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -145,8 +159,15 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(command)
 
 
-_DataSpec = Annotated[str, typer.Argument(help="A data set's spec or a file; see `alphabar data`.")]
-_Steps = Annotated[int | None, typer.Option("-T", help="T of every schedule spec that gives none.")]
+_DataSpec = Annotated[
+    str, typer.Argument(metavar="DATA", help="A data set's spec or a file; see `alphabar data`.")
+]
+_Steps = Annotated[
+    int | None,
+    typer.Option(
+        "-T", parser=_whole, metavar="N", help="T of every schedule spec that gives none."
+    ),
+]
 _Standardise = Annotated[
     bool | None,
     typer.Option(
@@ -246,7 +267,10 @@ def forward(
     schedule: Annotated[str, typer.Option("--schedule", help="A schedule's spec.")] = "linear",
     T: _Steps = None,
     panels: Annotated[
-        int | None, typer.Option("--panels", help="How many t to show (10; 60 if animated).")
+        int | None,
+        typer.Option(
+            "--panels", parser=_whole, metavar="N", help="How many t to show (10; 60 if animated)."
+        ),
     ] = None,
     stepwise: Annotated[
         bool, typer.Option("--stepwise", help="Along the chain, not by the closed form.")
@@ -321,7 +345,9 @@ def study(
         str, typer.Option("--schedule", help="What the reverse process runs on.")
     ] = "linear",
     T: _Steps = None,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps.")] = 4000,
+    steps: Annotated[
+        int, typer.Option("--steps", parser=_whole, metavar="N", help="Training steps.")
+    ] = 4000,
     standardise: _Standardise = None,
     output: Annotated[Path, typer.Option("-o", help="A folder for the report.")] = Path("study"),
 ) -> None:
@@ -353,16 +379,21 @@ def main() -> NoReturn:
     """Run the command line and exit with its code."""
     # So that `finally` blocks remove temporary files when the process is told to end.
     signal.signal(signal.SIGTERM, _terminate)
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     debug, quiet = "--debug" in sys.argv, "--quiet" in sys.argv
-    warnings.showwarning = lambda message, *_: (
-        quiet or print(f"alphabar: {message}", file=sys.stderr)
-    )
+
+    def say(message: Warning | str, *_: Any, **__: Any) -> None:
+        if not quiet:
+            print(f"alphabar: {message}", file=sys.stderr)
+
+    warnings.showwarning = say
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _ClosedPipe):
         # Python flushes once more as it ends, and would complain; there is nowhere to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print("alphabar: standard output was closed before all was written", file=sys.stderr)
@@ -508,13 +539,20 @@ def _to_json(document: object) -> str:
     return json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
 
 
+class _ClosedPipe(Exception):
+    """Whoever read standard output has stopped reading."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
 def _one_line(error: Exception) -> str:
-    message = " ".join(str(getattr(error, "message", error)).split())
-    known = isinstance(error, ValueError | TypeError | OSError) or hasattr(error, "exit_code")
+    explain = getattr(error, "format_message", None)  # typer's own errors: which option was wrong
+    if explain is not None:
+        return " ".join(str(explain()).split()).rstrip(".") + "; --help lists what there is"
+    message = " ".join(str(error).split())
+    known = isinstance(error, ValueError | TypeError | OSError)
     if known and message:
         return message
     return f"{type(error).__name__}: {message}; this is a fault of alphabar (--debug shows where)"
