@@ -39,7 +39,7 @@ class Level(NamedTuple):
     @property
     def log_snr(self) -> Float64[Tensor, "*B"]:
         """λ = log(α²/σ²), natural logarithm, from inf (clean) to -inf (noise)."""
-        return 2 * (self.alpha.log() - self.sigma.log())
+        return self.alpha.log().sub_(self.sigma.log()).mul_(2)
 
     @property
     def snr(self) -> Float64[Tensor, "*B"]:
@@ -103,7 +103,9 @@ class Schedule(Named):
                 "it must have alpha = 1 and sigma = 0"
             )
         for name, values in (("alpha", alpha), ("sigma", sigma)):
-            _refuse(name, values, ~(values >= 0) | values.isinf(), "every one must be a number ≥ 0")
+            if not _within(values, 0, math.inf):
+                wrong = ~(values >= 0) | values.isinf()
+                _refuse(name, values, wrong, "every one must be a number ≥ 0")
         log_snr = self.log_snr
         falls = log_snr[1:] < log_snr[:-1]
         if not falls.all():
@@ -355,13 +357,16 @@ def from_betas(betas: Numbers) -> Schedule:
         ValueError: a β outside (0, 1], or one that is too small for float64 to change ᾱ.
     """
     beta = _vector("betas", betas)
-    one = "0 < beta ≤ 1" if len(beta) == 1 else "0 < beta < 1, and only the last may be 1"
-    outside = ~((beta > 0) & (beta <= 1))
-    outside[:-1] |= beta[:-1] == 1
-    _refuse("beta", beta, outside, one, first=1)
+    if not _within(beta, 0, 1, open_low=True):  # rare: a β of 1, or something wrong
+        outside = ~((beta > 0) & (beta <= 1))
+        outside[:-1] |= beta[:-1] == 1
+        rule = "0 < beta < 1, and only the last may be 1"
+        _refuse("beta", beta, outside, rule if len(beta) > 1 else "0 < beta ≤ 1", first=1)
     # Sums of logarithms: 1 − ᾱ keeps its digits however close ᾱ is to 1.
-    log_alpha_bar = torch.cat([beta.new_zeros(1), torch.log1p(-beta).cumsum(0)])
-    return Schedule((log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt())
+    log_alpha_bar = beta.new_zeros(len(beta) + 1)
+    log_alpha_bar[1:] = -beta
+    log_alpha_bar.log1p_().cumsum_(0)
+    return Schedule((log_alpha_bar / 2).exp_(), log_alpha_bar.expm1_().neg_().sqrt_())
 
 
 @SCHEDULES.entry()
@@ -464,8 +469,8 @@ def sigmoid(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
     its foot, near start.
     """
     T, start, end = check_steps("T", T), _beta("start", start), _beta("end", end)
-    s_curve = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
-    return from_betas(s_curve * (end - start) + start)
+    s_curve = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid_()
+    return from_betas(s_curve.mul_(end - start).add_(start))
 
 
 @SCHEDULES.entry()
@@ -508,11 +513,12 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
     T = check_steps("T", T)
     s = check_number("s", s, 0, math.inf, "an offset ≥ 0, such as 0.008")
     max_beta = _beta("max_beta", max_beta)
-    angle = (torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * (math.pi / 2)
+    step = math.pi / 2 / (T * (1 + s))
+    angle = torch.arange(T + 1, dtype=torch.float64).add_(T * s).mul_(step)
     before, after = angle[:-1], angle[1:]
     # 1 − cos²a/cos²b = sin(a−b)·sin(a+b)/cos²b, without the cancellation.
-    beta = (after - before).sin() * (after + before).sin() / before.cos() ** 2
-    return from_betas(beta.clamp(max=max_beta))
+    beta = (after + before).sin_().mul_(math.sin(step)).div_(before.cos().square_())
+    return from_betas(beta.clamp_(max=max_beta))
 
 
 # --- by noise scale, by flow time, by log-SNR
@@ -654,6 +660,12 @@ def _vector(name: str, values: Numbers) -> Float64[Tensor, " n"]:
             f"{name} has shape {tuple(vector.shape)}: it must be one list of 1 to {MAX_T} numbers"
         )
     return vector
+
+
+def _within(values: Float64[Tensor, " n"], low: float, high: float, open_low: bool = False) -> bool:
+    """Whether all values are in [low, high), or (low, high) if open_low; NaN is not."""
+    least, most = (v.item() for v in values.aminmax())
+    return (low < least if open_low else low <= least) and most < high
 
 
 def _refuse(
