@@ -13,7 +13,7 @@ study: .venv/study
 
 test: .venv/test
 	@sh tests/browser.sh
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -1,0 +1,71 @@
+"""What the README, CONTRIBUTING and the report tell people to type, typed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import alphabar.schedule
+from alphabar import cli
+from alphabar.report import CODE
+from alphabar.schedule import SCHEDULES
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", [*blocks("README.md", "python"), CODE], ids=["README", "report"])
+def test_the_library_in_15_lines(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 15
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def commands() -> list[str]:
+    lines = blocks("README.md", "sh")[1].splitlines()
+    assert len(lines) <= 10
+    return [line.split("#")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if " study " not in c])
+def test_the_command_line_in_10(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alphabar.fonts import find_font
+
+    if "한글" in command and find_font("한글") is None:
+        pytest.skip("no font on this machine has Hangul")
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("mine.csv", np.random.default_rng(0).normal(size=(50, 3)), delimiter=",")
+    arguments = shlex.split(command)
+    if Path(arguments[-1]).suffix in (".gif", ".mp4"):
+        arguments += ["--panels", "4"]  # the film is the same, only shorter
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr("warnings.showwarning", None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    if "-o" in arguments:
+        assert Path(arguments[arguments.index("-o") + 1]).stat().st_size > 0
+
+
+def test_the_new_schedule_of_contributing_works() -> None:
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    try:
+        exec(code, vars(alphabar.schedule))
+        assert SCHEDULES.parse("cubic:T=50").spec == "cubic:T=50,end=0.02"
+    finally:
+        SCHEDULES._entries.pop("cubic", None)
+        vars(alphabar.schedule).pop("cubic", None)
+
+
+def test_the_makefile_has_the_targets() -> None:
+    text = (ROOT / "Makefile").read_text()
+    for target in ("study", "test", "lint", "bench", "prove"):
+        assert re.search(rf"^{target}:", text, re.MULTILINE)
