@@ -306,7 +306,9 @@ def forward(
     _refuse_if_too_large(len(shown), loaded.x)
     x_0 = loaded.x if standardiser is None else standardiser.apply(loaded.x)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    traced = trace(noise, x_0.float(), shown, generator, stepwise)
+    with run.progress() as bar:
+        advance = bar("forward", noise.T + 1 if stepwise else len(shown))
+        traced = trace(noise, x_0.float(), shown, generator, stepwise, advance)
     rows = [m._asdict() for m in traced.moments(x_0) if m.t in times]
     table = _table(
         "t",
@@ -467,7 +469,17 @@ def _draw(run: Run, path: Path, data: "Data", traced: "Trace") -> None:
     hue, columns = (data.hue, data.columns) if points else (None, None)
     shown = traced if traced.schedule.scale != "ve" else traced.to_vp()
     if path.suffix.lower() in (".gif", ".mp4"):
-        animation(shown.x, shown.times, shown.alpha_bar, hue, path, columns=columns, style=style)
+        with run.progress() as bar:
+            animation(
+                shown.x,
+                shown.times,
+                shown.alpha_bar,
+                hue,
+                path,
+                columns=columns,
+                style=style,
+                advance=bar("frames", len(shown.times)),
+            )
     else:
         figure = strip(shown.x, shown.times, shown.alpha_bar, hue, columns=columns, style=style)
         figure.savefig(path, dpi=150)

@@ -1,7 +1,7 @@
 """Following items through the forward process: x_t at several t, and what was measured there."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import NamedTuple
@@ -75,6 +75,7 @@ def trace(
     times: Sequence[int],
     generator: torch.Generator,
     stepwise: bool = False,
+    advance: Callable[[], None] = lambda: None,
 ) -> Trace:
     """x_t at several t, each from its exact marginal q(x_t | x_0).
 
@@ -86,6 +87,7 @@ def trace(
         stepwise: along the chain, with fresh noise at each step (`walk`). Otherwise in one move
             each, with the same ε for all t: every item then glides on a smooth path of its own,
             which is no path of the chain, although each of its x_t has the right distribution.
+        advance: called after each step of the chain, or each of `times`.
 
     Raises:
         TypeError: x_0 is not of a floating-point dtype.
@@ -94,12 +96,19 @@ def trace(
     if not times or any(s >= t for s, t in pairwise(times)):
         raise ValueError(f"times = {list(times)}: they must rise")
     levels = [schedule[t] for t in times]  # refuses a t outside 0..T
+    x: list[Tensor] = []
     if stepwise:
         wanted = set(times)
-        chain = islice(walk(schedule, x_0, generator), max(times) + 1)
-        return Trace(schedule, list(times), [x_t for t, x_t in chain if t in wanted])
-    eps = standard_normal_like(x_0, generator)
-    return Trace(schedule, list(times), [marginal(level, x_0).at(eps) for level in levels])
+        for t, x_t in islice(walk(schedule, x_0, generator), max(times) + 1):
+            if t in wanted:
+                x.append(x_t)
+            advance()
+    else:
+        eps = standard_normal_like(x_0, generator)
+        for level in levels:
+            x.append(marginal(level, x_0).at(eps))
+            advance()
+    return Trace(schedule, list(times), x)
 
 
 def even_times(T: int, count: int) -> list[int]:

@@ -1,6 +1,6 @@
 """A process as a film: .gif, or .mp4 by the ffmpeg that imageio-ffmpeg carries."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import SupportsFloat, SupportsInt
 
@@ -29,6 +29,7 @@ def animation(
     columns: Sequence[str] | None = None,
     title: str | None = None,
     style: Style = LIGHT,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the forward or the reverse process as a film; the last frame stays for a moment.
 
@@ -41,6 +42,7 @@ def animation(
         fps: frames a second, 1 to 50 (browsers show a gif no faster).
         columns: names of the columns of points.
         title: in place of the style's own.
+        advance: called after each frame.
 
     Raises:
         ValueError: another suffix, fps outside 1..50, or not as many t and alpha_bar as frames.
@@ -56,7 +58,7 @@ def animation(
     captions = [
         moment(s, float(a)).replace("\n", "    ") for s, a in zip(ts, alpha_bars, strict=True)
     ]
-    film = _Film(arrays, captions, hue, columns, title, ts[0] > ts[-1], style)
+    film = _Film(arrays, captions, hue, columns, title, ts[0] > ts[-1], style, advance)
     path.touch()  # a folder that is not there is the system's error here, not ffmpeg's later
     (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(film, path, fps)
 
@@ -73,8 +75,9 @@ class _Film:
         title: str | None,
         reverse: bool,
         style: Style,
+        advance: Callable[[], None],
     ) -> None:
-        self.arrays, self.captions = arrays, captions
+        self.arrays, self.captions, self.advance = arrays, captions, advance
         self.view = View(arrays, style, columns)
         written = "".join([title or "", *self.view.notes])
         with style.applied(written):
@@ -91,6 +94,11 @@ class _Film:
     def __len__(self) -> int:
         return len(self.arrays)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for i in range(len(self)):
+            yield self[i]
+            self.advance()
+
     def __getitem__(self, i: int) -> np.ndarray:
         with self.figure.style.applied(self.figure.written):
             self.view.move(self.artist, self.arrays[i])
@@ -102,8 +110,8 @@ def _write_gif(film: _Film, path: Path, fps: int) -> None:
     palette = _palette(film)
 
     def pages() -> Iterator[Image.Image]:
-        for i in range(len(film)):
-            yield Image.fromarray(film[i]).quantize(palette=palette, dither=Image.Dither.NONE)
+        for picture in film:
+            yield Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
 
     first, *rest = pages()
     step = round(100 / fps) * 10  # a gif counts in hundredths of a second
@@ -139,8 +147,7 @@ def _write_mp4(film: _Film, path: Path, fps: int) -> None:
     )
     writer.send(None)
     try:
-        for i in range(len(film)):
-            picture = film[i]
+        for picture in film:
             writer.send(picture)
         for _ in range(round(HOLD * fps)):
             writer.send(picture)
