@@ -13,7 +13,7 @@ study: .venv/study
 
 test: .venv/test
 	@sh tests/browser.sh
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -22,6 +22,7 @@ lint: .venv/test
 
 # Ratios in one run; an absolute time of a shared machine proves nothing.
 bench: .venv/study
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/forward.py
 
 # What is too long for CI.

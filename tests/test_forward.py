@@ -216,6 +216,18 @@ def test_narrow_types_agree_with_float64(dtype: torch.dtype, per_item: bool) -> 
     assert chain[-1].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    """The same bits whether t is one for all or one per item, and those of the exact product."""
+    table = S.linear(1000)
+    x_0 = shaped((1000, 3)).to(dtype)
+    for t in (1, 300, 700):
+        one = marginal(table[t], x_0).mean
+        assert torch.equal(marginal(table[torch.full((1000,), t)], x_0).mean, one)
+        exact = (table.alpha[t].float() * x_0.float()).to(dtype)
+        assert torch.equal(one, exact)
+
+
 def test_gradients_flow_through_marginal() -> None:
     table = S.linear(10)
     x_0 = shaped((3, 2)).requires_grad_()

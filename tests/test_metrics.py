@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alphabar import metrics
 from alphabar.metrics import SlicedW2, against_fresh, against_held_out, directions
 
 
@@ -24,6 +25,23 @@ def test_directions() -> None:
         assert v.shape == (d, 128)
         torch.testing.assert_close(v.norm(dim=0), torch.ones(128).double())
         assert torch.equal(v, directions(d))
+        if d == 50:  # in every direction alike: their mean is that of 128 random unit vectors
+            assert v.mean(1).norm() < 3 / math.sqrt(128)
+
+
+def test_the_sizes_of_the_contract() -> None:
+    assert (metrics.REFERENCE, metrics.FLOOR_SETS) == (200_000, 200)
+
+
+def test_truth_floor_and_samples_never_share_points() -> None:
+    seeds: list[int] = []
+
+    def fresh(n: int, seed: int) -> Tensor:
+        seeds.append(seed)
+        return gaussian(n, seed)
+
+    against_fresh(10, fresh)
+    assert len(set(seeds)) == len(seeds) == 201
 
 
 def test_equal_sizes_are_plain_optimal_transport() -> None:

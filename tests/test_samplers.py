@@ -1,6 +1,7 @@
 """Samplers: coefficient laws, the oracle step, convergence, the loop."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alphabar import schedule as S
-from alphabar.forward import marginal, posterior
+from alphabar.forward import posterior
 from alphabar.noise import keyed_noise
 from alphabar.samplers import SAMPLERS, Sampler, sample
 from alphabar.schedule import SCHEDULES, Level, Schedule
@@ -82,16 +83,22 @@ def test_ddpm_draws_from_the_posterior(levels: str) -> None:
         assert move.d**2 == pytest.approx(q.var.item(), rel=1e-9, abs=1e-18)
 
 
+def bent(n: int) -> Schedule:
+    """n + 1 levels from λ = 6 to −6, closer together in the middle: no two steps are alike."""
+    u = torch.linspace(-1, 1, n + 1, dtype=torch.float64)
+    return S.from_log_snr(-6 * (0.4 * u + 0.6 * u**3))
+
+
+@pytest.mark.parametrize("grid", [lambda n: S.log_snr(n + 1, 6.0, -6.0), bent])
 @pytest.mark.parametrize(("spec", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
-def test_order_of_convergence(spec: str, order: int) -> None:
+def test_order_of_convergence(spec: str, order: int, grid: Callable[[int], Schedule]) -> None:
     """Error on the exact flow of Gaussian data, between two fixed levels, fitted over n."""
     errors = []
     for n in (80, 160, 320):
-        s = S.log_snr(n + 1, 6.0, -6.0)
-        x = start = torch.tensor([[-1.2], [0.4], [2.0]], dtype=torch.float64)
-        x_T = marginal(s[s.T], torch.full_like(x, MEAN)).mean
+        s = grid(n)
+        start = torch.tensor([[-1.2], [0.4], [2.0]], dtype=torch.float64)
         spread = torch.hypot(s.alpha * STD, s.sigma)  # std of x_t; the flow keeps its quantile
-        x = x_T + spread[-1] * start
+        x = s.alpha[-1] * MEAN + spread[-1] * start
         earlier: list[Tensor] = []
         for i, move in enumerate(sampler(spec).moves(s)[:-1]):
             x_0_hat = exact(x, s[s.T - i])
@@ -161,6 +168,8 @@ def test_noise_is_fresh_at_every_step() -> None:
     drawn = [steps[0].x.flatten()]
     for i, move in enumerate(moves[:-1]):
         drawn.append(((steps[i + 1].x - move.a * steps[i].x) / move.d).flatten())
+        keyed = keyed_noise(1, i + 1, 0, 4000, (1,)).flatten()  # the contract's (seed, item, step)
+        torch.testing.assert_close(drawn[-1], keyed, rtol=1e-3, atol=1e-3)
     correlation = torch.corrcoef(torch.stack(drawn))
     assert (correlation - torch.eye(len(drawn))).abs().max() < 6 / math.sqrt(4000)
 

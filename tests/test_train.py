@@ -149,6 +149,33 @@ def test_training_approaches_the_exact_denoiser() -> None:
         assert error < 0.06
 
 
+def test_the_average_follows_its_decay() -> None:
+    """w̄ ← d·w̄ + (1 − d)·w with d = e^(−10/steps), from the first weights on."""
+    x_0 = points()
+    denoiser = NetDenoiser(MLP(2, 3), x_0)
+    average: Tensor | None = None
+    decay = math.exp(-10 / 40)
+    for step in train(denoiser, x_0, 40, 0, batch=16):
+        weights = torch.cat([p.detach().flatten() for p in denoiser.parameters()])
+        average = weights if average is None else decay * average + (1 - decay) * weights
+        found = torch.cat([p.detach().flatten() for p in step.denoiser.parameters()])
+        torch.testing.assert_close(found, average, rtol=1e-4, atol=1e-6)
+
+
+def test_the_label_stays_within_five() -> None:
+    seen: list[Tensor] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor, label: Tensor) -> Tensor:
+            seen.append(label)
+            return x
+
+    denoiser = NetDenoiser(Spy(), points())
+    s = S.from_log_snr([300.0, 8.0, -300.0])
+    denoiser(torch.zeros(3, 2), s[torch.tensor([1, 2, 3])])
+    assert seen[0].tolist() == [5, 2, -5]
+
+
 def test_data_must_vary() -> None:
     with pytest.raises(ValueError, match="do not vary"):
         NetDenoiser(Fixed(), torch.ones(5, 2))

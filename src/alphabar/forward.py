@@ -170,14 +170,15 @@ def walk(
         Level(schedule.alpha[:-1], schedule.sigma[:-1]),
         Level(schedule.alpha[1:], schedule.sigma[1:]),
     )
-    x = x_0
-    yield 0, x
+    yield 0, x_0
+    # A thousand roundings to half precision would add up: the chain itself is kept in float32.
+    x = x_0.to(torch.promote_types(x_0.dtype, torch.float32))
     for t, (alpha_ts, sigma_ts) in enumerate(
         zip(scales.tolist(), variances.sqrt().tolist(), strict=True), start=1
     ):
-        eps = standard_normal_like(x_0, generator)
+        eps = standard_normal_like(x, generator)
         x = eps.mul_(sigma_ts).add_(x, alpha=alpha_ts)
-        yield t, x
+        yield t, x.to(x_0.dtype)
 
 
 def standard_normal_like(

@@ -61,14 +61,16 @@ def align(coefficient: Float64[Tensor, "*B"], x: Float[Tensor, "..."]) -> Float[
     Raises:
         ValueError: as many coefficients as x has items are needed, or a single one.
     """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if coefficient.ndim == 0 and dtype == x.dtype:
+        return coefficient  # torch keeps x's dtype; in half precision it would round this first
     if coefficient.ndim == 0:
-        return coefficient  # torch multiplies by it in full precision and keeps x's dtype
+        return coefficient.to(x.device, dtype).reshape([1] * x.ndim)
     if x.ndim == 0 or len(coefficient) != len(x):
         raise ValueError(
             f"{len(coefficient)} noise levels for x of shape {tuple(x.shape)}: "
             "give one t, or one t for each item along the first axis"
         )
-    dtype = torch.promote_types(x.dtype, torch.float32)
     return coefficient.to(x.device, dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -295,7 +297,6 @@ class Schedule(Named):
             t = (T - i.flip(0) * (T / n)).round().long()
         elif rule == "linspace":
             t = 1 + torch.linspace(0, T - 1, n, dtype=torch.float64).round().long()
-            t[-1] = T if n > 1 else 1
         else:
             raise ValueError(f"rule = {rule!r}: choose leading, trailing, linspace or log_snr")
         t = torch.cat([torch.zeros(1, dtype=torch.int64), t])
