@@ -312,13 +312,44 @@ def test_refused(run: Run, tmp_path: Path, arguments: list[str], message: str) -
     result = run(*arguments)
     assert result.code == 2
     assert result.out == ""
-    lines = [line for line in result.err.splitlines() if "variance 1 first" not in line]
+    told = ("variance 1 first", "never reaches noise", "ᾱ_T = 0")  # said before, and not wrong
+    lines = [line for line in result.err.splitlines() if not any(t in line for t in told)]
     assert len(lines) == 1, result.err
     assert lines[0].startswith("alphabar: ")
     assert message in lines[0]
     assert "fault of alphabar" not in lines[0]
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "here.png").read_text() == "mine"
+
+
+def test_a_terminal_that_cannot_write_greek() -> None:
+    with alphabar(
+        "schedules", "linear:T=5", "--json", env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    ) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "ᾱ" in json.loads(out)["schedules"][0]["warnings"][0]["message"]
+    with alphabar(
+        "schedules", "linear:T=5", env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    ) as process:
+        assert process.wait(60) == 0
+
+
+def test_standard_output_that_is_closed_from_the_start() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m alphabar.cli data >&-", shell=True, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "alphabar: standard output was closed before all was written\n"
+
+
+def test_a_picture_follows_the_law_too(run: Run) -> None:
+    for spec in ("photo:china,size=64", "moons:n=1"):
+        found = document(run("forward", spec, "--panels", 3, "--seed", 0, "--json"))
+        assert [p["variance_law"] for p in found["panels"]][-1] == pytest.approx(1, abs=1e-3)  # type: ignore[attr-defined]
+    photo = document(run("forward", "photo:china,size=64", "--seed", 0, "--json"))
+    for panel in photo["panels"]:  # type: ignore[attr-defined]
+        assert panel["variance"] == pytest.approx(panel["variance_law"], rel=0.05)
 
 
 def test_a_lopsided_table_is_refused() -> None:
@@ -371,9 +402,9 @@ def test_our_own_faults_say_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     result = run("schedules", "linear")
     assert result.code == 2
     assert "KeyError: 'oops'; this is a fault of alphabar (--debug shows where)" in result.err
-    monkeypatch.setattr(sys, "argv", ["alphabar", "schedules", "linear", "--debug"])
-    with pytest.raises(KeyError):
-        cli.main()
+    shown = run("schedules", "linear", "--debug")
+    assert shown.code == 2
+    assert "Traceback" in shown.err
 
 
 # --- signals and pipes

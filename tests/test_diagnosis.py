@@ -63,6 +63,7 @@ def test_the_posts_three_never_reach_noise() -> None:
         "log_snr:end=0",
         "linear:T=2",
         "linear:T=1",
+        "constant:T=1,beta=1e-17",
     ],
 )
 def test_remedies_reach_noise(spec: str) -> None:

@@ -1,4 +1,4 @@
-"""The score against optimal transport by POT, and its meaning: truth scores 1, a copy √2."""
+"""The score against another algorithm for optimal transport; truth scores 1, a copy √2."""
 
 import math
 

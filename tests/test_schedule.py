@@ -469,29 +469,31 @@ def test_align_keeps_dtype_and_shape() -> None:
         ("linear:start=nan", "start = nan"),
         ("linear:end=inf", "end = inf"),
         ("constant:beta=-0.1", "beta = -0.1"),
+        ("constant:beta=1e-320", "beta[1] = 1e-320: every one must be from 1e-300"),
         ("constant:T=3,beta=1", "beta[1] = 1"),
         ("cosine:s=-1", "s = -1"),
         ("cosine:max_beta=0", "max_beta = 0"),
         ("karras:sigma_min=0", "sigma_min = 0"),
         ("karras:sigma_min=3,sigma_max=2", "sigma_min = 3 ≥ sigma_max = 2"),
         ("karras:rho=0", "rho = 0"),
+        ("karras:rho=0.001", "rho = 0.001"),
         ("flow:shift=0", "shift = 0"),
         ("flow:shift=-1", "shift = -1"),
         ("log_snr:start=-1,end=1", "end = 1 ≥ start = -1"),
         ("log_snr:start=1000", "start = 1000"),
-        ("from_betas:betas=0.1-0-0.2", "beta[2] = 0"),
+        ("from_betas:betas=0.1-0-0.2", "beta[2] = 0.0"),
         ("from_betas:betas=0.1-nan", "beta[2] = nan"),
         ("from_betas:betas=0.1-1.5", "beta[2] = 1.5"),
         ("from_betas:betas=0.1-1-0.2", "beta[2] = 1"),
         (
             "from_alpha_bar:alpha_bar=0.9-0.8-0.8-0.7",
-            "alpha_bar[3] = 0.80000000000000004 after alpha_bar[2]",
+            "alpha_bar[3] = 0.8 after alpha_bar[2] = 0.8",
         ),
-        ("from_alpha_bar:alpha_bar=0.9-0.95", "alpha_bar[2] = 0.94999999999999996 after"),
+        ("from_alpha_bar:alpha_bar=0.9-0.95", "alpha_bar[2] = 0.95 after"),
         ("from_alpha_bar:alpha_bar=1-0.5", "alpha_bar[1] = 1"),
         ("from_alpha_bar:alpha_bar=0.5--0.1", "alpha_bar[2] = -0.1"),
         ("from_sigmas:sigmas=2-1", "it must rise at every step"),
-        ("from_sigmas:sigmas=0-1", "sigma[1] = 0"),
+        ("from_sigmas:sigmas=0-1", "sigma[1] = 0.0"),
         ("from_sigmas:sigmas=1-inf", "sigma[2] = inf"),
         ("from_log_snr:log_snr=1-1", "log_snr[2] = 1 after log_snr[1] = 1"),
         ("from_log_snr:log_snr=inf-1", "log_snr[1] = inf"),
@@ -514,6 +516,34 @@ def test_refused(spec: str, message: str) -> None:
 def test_T_is_a_whole_number(T: object) -> None:
     with pytest.raises(TypeError):
         S.linear(T)  # type: ignore[arg-type]
+
+
+def test_few_levels_can_be_spaced_too() -> None:
+    assert S.jsd(1).spaced(1, "log_snr").alpha.tolist() == [1, 0]
+    two = S.jsd(2).spaced(2, "log_snr")
+    torch.testing.assert_close(two.alpha_bar, S.jsd(2).alpha_bar)
+    assert S.linear(1).spaced(1, "log_snr").T == 1
+    for s, n in ((S.jsd(1), 2), (S.jsd(2), 3), (S.linear(1), 2)):
+        with pytest.raises(ValueError, match=f"n = {n} levels cannot be spaced"):
+            s.spaced(n, "log_snr")
+
+
+def test_narrow_whole_numbers_are_times_too() -> None:
+    s = S.linear(1000)
+    for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32):
+        assert s[torch.tensor([5], dtype=dtype)].alpha == s.alpha[5]
+
+
+def test_a_schedule_does_not_change_with_the_arrays_it_came_from() -> None:
+    alpha, sigma = torch.tensor([1.0, 0.8]).double(), torch.tensor([0.0, 0.6]).double()
+    s = S.table(alpha, sigma)
+    alpha[1] = 77
+    assert s.alpha[1] != 77
+
+
+def test_shift_keeps_its_digits() -> None:
+    assert S.flow(1000, 1e-300).sigma[-1] == 1
+    assert S.flow(1000, 1e-6).sigma[-1] == 1
 
 
 def test_spaced_refuses() -> None:

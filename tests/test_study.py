@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from alphabar import data, schedule
-from alphabar.markup import inline, math_svg, number_text, prose
+from alphabar.denoise import NetDenoiser
+from alphabar.markup import fill, inline, math_svg, number_text, prose
+from alphabar.metrics import against_held_out
+from alphabar.nets import MLP
 from alphabar.schedule import SCHEDULES
-from alphabar.study import Bar, Study, forward_chain
+from alphabar.study import Bar, Study, forward_chain, run_backwards
 from alphabar.study import study as work_through
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -163,6 +166,52 @@ def test_the_same_seed_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
         assert torch.equal(a.chain.chain.x[-1], b.chain.chain.x[-1]) is same
         assert torch.equal(a.reverse.trace.x[-1], b.reverse.trace.x[-1]) is same
         assert (a.sampled[2].score == b.sampled[2].score) is same
+
+
+def test_a_file_is_split_and_scored_on_rows_never_trained_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.npy"
+    rows = np.random.default_rng(0).normal(size=(41, 2))
+    np.save(path, rows)
+    seen: dict[str, torch.Tensor] = {}
+
+    def spy(used: torch.Tensor, held_out: torch.Tensor) -> object:
+        seen.update(used=used, held_out=held_out)
+        return against_held_out(used, held_out)
+
+    monkeypatch.setattr("alphabar.study.against_held_out", spy)
+    still: Bar = lambda what, total: lambda: None  # noqa: E731
+    found = work_through(data.load(str(path)), None, schedule.linear(5, 0.1, 0.9), 0, 20, still)
+    assert (len(seen["used"]), len(seen["held_out"])) == (21, 20)
+    both = torch.cat([seen["used"], seen["held_out"]])
+    np.testing.assert_allclose(np.sort(both.numpy(), 0), np.sort(rows, 0), rtol=1e-6)
+    assert torch.equal(found.x_0.double(), seen["used"])
+    # Ten draws that share no noise: their own distances all differ.
+    assert found.sampled[0].score.draws == 10
+
+
+def test_what_the_network_says_belongs_to_its_panel() -> None:
+    """x̂_0 under x_t must be the answer to that x_t at that t."""
+    denoiser = NetDenoiser(MLP(2, 0), data.moons(n=50).x.float())
+    torch.nn.init.normal_(denoiser.net.body[-1].weight)  # type: ignore[union-attr,index,arg-type]
+    noise = schedule.linear(6, 0.1, 0.9)
+    still: Bar = lambda what, total: lambda: None  # noqa: E731
+    found = run_backwards(denoiser, noise, data.moons(n=50).x.float(), 0, still)
+    assert found.trace.times[0] == 6
+    assert found.trace.times[-1] == 0
+    with torch.no_grad():
+        for t, x, said in zip(found.trace.times, found.trace.x, found.x_0_hat, strict=True):
+            expected = denoiser(x, noise[t]) if t else x
+            torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_people_type_is_not_markup() -> None:
+    typed = r"text:a$\frac{$*b*`<i>&"
+    html = prose(fill("on `{data}` and {data}", data=typed))
+    assert re.sub("<[^>]+>", "", html).count("a$\\frac{$*b*`&lt;i&gt;&amp;") == 2
+    assert "<svg" not in html
+    assert "<em>" not in html
 
 
 def test_rand_for_randn_ends_where_the_study_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,14 @@ torch is imported by the commands that need it, so that `alphabar --help` answer
 
 import functools
 import inspect
+import io
 import json
 import math
 import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from alphabar.checks import check_seed, check_whole
 from alphabar.locale import LANGS, texts
 from alphabar.output import check_file, check_folder, writing
 
@@ -57,15 +60,13 @@ class Run:
     def __post_init__(self) -> None:
         if self.lang not in LANGS:
             raise ValueError(f"--lang {self.lang}: choose {' or '.join(LANGS)}")
+        if self.given_seed is not None:
+            check_seed(self.given_seed)
 
     @functools.cached_property
     def seed(self) -> int:
         """The seed that was given, or one that is drawn now; the command reports it."""
-        from alphabar.noise import check_seed
-
-        return check_seed(
-            int.from_bytes(os.urandom(4)) if self.given_seed is None else self.given_seed
-        )
+        return int.from_bytes(os.urandom(4)) if self.given_seed is None else self.given_seed
 
     def text(self, key: str, **values: object) -> str:
         """A sentence in the person's language."""
@@ -84,7 +85,7 @@ class Run:
     def finish(self, document: Mapping[str, object]) -> None:
         """Print the result as JSON, if that was asked for."""
         if self.as_json:
-            print(_to_json(document))
+            print(_to_json(document, sys.stdout.encoding))
 
     @functools.cached_property
     def console(self) -> "Console":
@@ -253,7 +254,7 @@ def schedules(
                 figure = schedule_curves(parsed, names, style=Style(lang=run.lang))
                 figure.savefig(temporary, dpi=150)
             elif output.suffix.lower() == ".json":
-                temporary.write_text(_to_json(document))
+                temporary.write_text(_to_json(document), encoding="utf-8")
             else:
                 _write_schedule_csv(temporary, parsed, coefficients)
         run.say(run.text("written", path=output))
@@ -305,6 +306,7 @@ def forward(
     shown = list(range(noise.T + 1)) if whole else times
     _refuse_if_too_large(len(shown), loaded.x)
     x_0 = loaded.x if standardiser is None else standardiser.apply(loaded.x)
+    _warn_of(run, noise)
     generator = torch.Generator().manual_seed(seed % 2**63)
     with run.progress() as bar:
         advance = bar("forward", noise.T + 1 if stepwise else len(shown))
@@ -358,18 +360,18 @@ def study(
     seed = run.seed
     noise = _schedule(schedule, T)
     loaded, standardiser = _load(run, data, standardise)
-    from alphabar import diagnosis
     from alphabar.report import result_lines, write_report
-    from alphabar.schedule import check_steps
     from alphabar.study import study as work_through
 
-    check_steps("--steps", steps)
-    for warning in diagnosis.warnings(noise):
-        run.warn(f"{noise.spec}: {run.text(warning.code, **warning.values)}")
+    check_whole("--steps", steps, 1, 10**7)
+    _warn_of(run, noise)
     with run.progress() as bar:
         found = work_through(loaded, standardiser, noise, seed, steps, bar)
-        command = f"alphabar study {shlex.quote(loaded.spec)} --schedule {noise.spec}"
-        command += f" --seed {seed} --steps {steps} --lang {run.lang}"
+        words = ["alphabar", "study", loaded.spec, "--schedule", noise.spec, "--seed", str(seed)]
+        words += ["--steps", str(steps), "--lang", run.lang]
+        if standardise is not None:
+            words.append("--standardise" if standardise else "--no-standardise")
+        command = shlex.join(words)
         document = write_report(found, output, run.lang, command, bar)
     for line in result_lines(found, run.lang):
         run.say(line)
@@ -383,6 +385,11 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    if sys.stdout is None:
+        sys.exit(_say_closed())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ᾱ gets a ? and no error
     debug, quiet = "--debug" in sys.argv, "--quiet" in sys.argv
 
     def say(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -398,11 +405,10 @@ def main() -> NoReturn:
     except (BrokenPipeError, _ClosedPipe):
         # Python flushes once more as it ends, and would complain; there is nowhere to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("alphabar: standard output was closed before all was written", file=sys.stderr)
-        code = 2
+        code = _say_closed()
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"alphabar: {_one_line(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)
@@ -435,6 +441,13 @@ def _times(T: int, count: int) -> list[int]:
             f"--panels {count}: choose from 2 (t = 0 and t = T) to {T + 1} (every t of T = {T})"
         )
     return even_times(T, count)
+
+
+def _warn_of(run: Run, schedule: "Schedule") -> None:
+    from alphabar import diagnosis
+
+    for warning in diagnosis.warnings(schedule):
+        run.warn(f"{schedule.spec}: {run.text(warning.code, **warning.values)}")
 
 
 def _refuse_if_too_large(frames: int, x: "Tensor") -> None:
@@ -547,8 +560,14 @@ def _write_schedule_csv(path: Path, parsed: "list[Schedule]", coefficients: bool
                 writer.writerow([schedule.spec, t, *row])
 
 
-def _to_json(document: object) -> str:
-    return json.dumps(_finite(document), ensure_ascii=False, allow_nan=False)
+def _to_json(document: object, encoding: str = "utf-8") -> str:
+    escaped = encoding.lower().replace("-", "") != "utf8"  # JSON stays whole in any encoding
+    return json.dumps(_finite(document), ensure_ascii=escaped, allow_nan=False)
+
+
+def _say_closed() -> int:
+    print("alphabar: standard output was closed before all was written", file=sys.stderr)
+    return 2
 
 
 class _ClosedPipe(Exception):

@@ -45,13 +45,18 @@ class NetDenoiser(nn.Module):
 
     def output_scale(self, level: Level) -> Float64[Tensor, "*B"]:
         """σ·s/√v: by how much the network's answer counts, and its error too."""
+        level = self._here(level)
         return level.sigma * self.std / self._total(level)
+
+    def _here(self, level: Level) -> Level:
+        return Level(level.alpha.to(self.std.device), level.sigma.to(self.std.device))
 
     def _total(self, level: Level) -> Float64[Tensor, "*B"]:
         return torch.hypot(level.sigma, level.alpha * self.std)
 
     def forward(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
         """x̂_0 for x_t at one level, or one level an item."""
+        level = self._here(level)
         total = self._total(level)
         centred = x_t - align(level.alpha, x_t) * self.mean
         label = (level.log_snr / 4).clamp(-5, 5).to(x_t.device, x_t.dtype).expand(len(x_t))

@@ -116,7 +116,7 @@ def transition(level_s: Level, level_t: Level, x_s: Float[Tensor, "B ..."]) -> G
         TypeError: x_s is not of a floating-point dtype.
         ValueError: t is not noisier than s; a wrong number of levels.
 
-    Source: Ho, Jain, Abbeel 2020, eq. (2); Kingma et al. 2021, eq. (14).
+    Source: Ho, Jain, Abbeel 2020, eq. (2); Kingma et al. 2021, appendix A.
     """
     alpha_ts, var_ts = _between(level_s, level_t)
     return Gaussian(_scaled(alpha_ts, x_s), var_ts)
@@ -136,7 +136,7 @@ def posterior(
         TypeError: x_0 or x_t is not of a floating-point dtype.
         ValueError: t is not noisier than s; x_0 and x_t differ in shape; a wrong number of levels.
 
-    Source: Ho, Jain, Abbeel 2020, eq. (6) and (7); Kingma et al. 2021, eq. (25) to (27).
+    Source: Ho, Jain, Abbeel 2020, eq. (6) and (7); Kingma et al. 2021, appendix A.
     """
     if x_0.shape != x_t.shape:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Words with formulas as HTML: Markdown by markdown-it, $TeX$ as SVG by ziamath."""
 
+import html
 import math
 import re
 import warnings
@@ -27,6 +28,20 @@ def inline(text: str) -> Markup:
     return _with_math(text.strip(), _MARKDOWN.renderInline)
 
 
+def fill(text: str, **values: object) -> str:
+    """`text.format(**values)`, with values that stay what they are: no $ or * in them is a mark."""
+    return text.format(**{key: _shielded(str(value)) for key, value in values.items()})
+
+
+# What a person typed goes through Markdown and TeX as characters that mean nothing to either.
+_SHIELD = {ord(c): 0xE100 + ord(c) for c in "$*_`[]()<>&\\~#!{}|'\""}
+_UNSHIELD = {shield: html.escape(chr(c)) for c, shield in _SHIELD.items()}
+
+
+def _shielded(text: str) -> str:
+    return text.translate(_SHIELD)
+
+
 def plain_text(text: str) -> str:
     """A line without its marks, for the `alt` of a picture."""
     return re.sub(r"[$*`]", "", text)
@@ -45,7 +60,8 @@ def _with_math(text: str, render: Callable[[str], str]) -> Markup:
         return f'<span class="whole">{svg}{rest}</span>' if rest else svg
 
     rendered = render(_MATH.sub(keep, text))
-    return Markup(re.sub(r"\ue000(\d+)\ue001([^\s<\ue000]*)", put_back, rendered))
+    whole = re.sub(r"\ue000(\d+)\ue001([^\s<\ue000]*)", put_back, rendered)
+    return Markup(whole.translate(_UNSHIELD))
 
 
 def display(tex: str, size: float = 20.0) -> Markup:

@@ -12,7 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_BLOCK = 1024
+from alphabar.checks import check_seed
+
+# Numbers in a block, at least one item. It decides which number an item gets: a change would change
+# every sample of every seed.
+_BLOCK = 2**14
 
 
 def keyed_noise(
@@ -33,23 +37,14 @@ def keyed_noise(
     True
     """
     check_seed(seed)
-    blocks = range(first // _BLOCK, math.ceil((first + n) / _BLOCK))
+    block_items = max(1, _BLOCK // math.prod(shape))
+    blocks = range(first // block_items, math.ceil((first + n) / block_items))
     drawn = [
         # The low words count numbers within a block: no two blocks or steps can overlap.
         np.random.Generator(
             np.random.Philox(key=seed, counter=[0, 0, block, step])
-        ).standard_normal((_BLOCK, *shape), dtype=np.float32)
+        ).standard_normal((block_items, *shape), dtype=np.float32)
         for block in blocks
     ]
-    start = first - blocks.start * _BLOCK
+    start = first - blocks.start * block_items
     return torch.from_numpy(np.concatenate(drawn)[start : start + n])
-
-
-def check_seed(seed: int) -> int:
-    """A seed, or an error that says what one is."""
-    rule = "a whole number from 0 to 2**64 - 1"
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed = {seed!r}: it must be {rule}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed = {seed}: it must be {rule}")
-    return seed

@@ -1,6 +1,7 @@
 """Files that a command writes: never over a user's own, never half of one."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,10 +60,37 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes private files; give this one the mode a plain open() would.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's are private; a plain open()'s are not
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder` when all went well; it is made if need be.
+
+    It lies inside `folder` where that exists: a folder may be writable, or a disk of its own, where
+    its parent is not.
+    """
+    home = folder if folder.is_dir() else folder.parent
+    temporary = Path(tempfile.mkdtemp(dir=home, prefix=".alphabar-"))
+    try:
+        yield temporary
+        if not folder.exists():
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(folder)
+            return
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                target = folder / path.relative_to(temporary)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -8,10 +8,7 @@ import base64
 import html
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alphabar.derivations import FORMULAS, derivations
-from alphabar.diagnosis import remedies, terminal
+from alphabar.diagnosis import REACHES_NOISE, remedies, terminal
 from alphabar.figures import (
     Style,
     animation,
@@ -36,8 +33,9 @@ from alphabar.figures import (
 )
 from alphabar.figures.style import DPI, THEMES
 from alphabar.locale import texts
-from alphabar.markup import display, inline, math_svg, number_text, plain_text, prose
+from alphabar.markup import display, fill, inline, math_svg, number_text, plain_text, prose
 from alphabar.metrics import FLOOR_SETS, REFERENCE
+from alphabar.output import filling
 from alphabar.schedule import Schedule
 from alphabar.study import FILM, SHOWN, Bar, Study, at_times, summary
 from alphabar.trace import Trace, even_times
@@ -87,25 +85,6 @@ print(noise.alpha_bar[-1], back.mean, back.var)"""
 """The library in a few lines; the tests run it."""
 
 
-@contextmanager
-def filling(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`; what is in it moves there when all went well."""
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield temporary
-        if not folder.exists():
-            temporary.chmod(0o755)
-            temporary.rename(folder)
-            return
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                target = folder / path.relative_to(temporary)
-                target.parent.mkdir(exist_ok=True)
-                path.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_report(found: Study, folder: Path, lang: str, command: str, bar: Bar) -> dict[str, Any]:
     """Write `report.html`, `summary.json` and `figures/` into the folder; returns the summary.
 
@@ -138,9 +117,9 @@ def result_lines(found: Study, lang: str) -> list[str]:
     """What came out, in five lines."""
     words: Mapping[str, str] = texts(lang, "report")["result"]
     best = found.sampled[0]
-    missed = sum(terminal(p.schedule).kl_to_prior > 0.01 for p in found.post)
+    missed = sum(terminal(p.schedule).kl_to_prior > REACHES_NOISE for p in found.post)
     values: dict[str, dict[str, object]] = {
-        "data": {"data": found.data.spec, "n": f"{len(found.x_0):,}"},
+        "data": {"data": found.data.spec, "n": f"{len(found.x_0):,}", "seed": found.seed},
         "forward": {"distance": f"{found.chain.distance:.3f}", "bound": f"{found.chain.bound:.3f}"},
         "schedules": {"count": missed},
         "train": {
@@ -297,7 +276,7 @@ def _page(
         "math": math_svg,
         "plain": plain_text,
         "number": number_text,
-        "fill": lambda text, **values: text.format(**values),
+        "fill": fill,
         "breakable": lambda name: Markup(html.escape(name).replace("_", "_<wbr>")),
     }
     package = files("alphabar")
@@ -336,7 +315,7 @@ def _page(
         },
         post=[_diagnosed(p.schedule) for p in found.post],
         schedule=found.schedule.spec,
-        T=f"{found.schedule.T:,}",
+        T=f"{found.reverse.trace.schedule.T:,}",
         coefficient_names=COEFFICIENTS,
         coefficients=[(t, [table[name][t - 1].item() for name in COEFFICIENTS]) for t in shown],
         parameters=f"{sum(p.numel() for p in found.trained.denoiser.parameters()):,}",

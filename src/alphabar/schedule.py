@@ -14,15 +14,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
+from alphabar.checks import check_number, check_whole
 from alphabar.spec import Family, Named
 
 MAX_T = 1_000_000
 Numbers = Sequence[float] | Tensor | np.ndarray
 Scale = Literal["vp", "ve", "flow", "other"]
 Spacing = Literal["leading", "trailing", "linspace", "log_snr"]
+
+_SMALLEST_BETA = 1e-300  # below it float64 loses digits, then the number itself
 
 SCHEDULES = Family("schedule")
 
@@ -39,7 +42,7 @@ class Level(NamedTuple):
     @property
     def log_snr(self) -> Float64[Tensor, "*B"]:
         """λ = log(α²/σ²), natural logarithm, from inf (clean) to -inf (noise)."""
-        return self.alpha.log().sub_(self.sigma.log()).mul_(2)
+        return (self.alpha.log() - self.sigma.log()).mul_(2)
 
     @property
     def snr(self) -> Float64[Tensor, "*B"]:
@@ -79,8 +82,8 @@ class Schedule(Named):
     """A table of noise levels: t = 0 is clean data, t = T the noisiest.
 
     Args:
-        alpha: signal scales, (T+1,), alpha[0] = 1; alpha[T] may be 0.
-        sigma: noise scales, (T+1,), sigma[0] = 0.
+        alpha: signal scales, (T+1,), alpha[0] = 1; alpha[T] may be 0. Kept, not copied.
+        sigma: noise scales, (T+1,), sigma[0] = 0. Kept, not copied.
 
     Raises:
         ValueError: the table does not lead from clean data to ever more noise; the sentence names
@@ -131,7 +134,7 @@ class Schedule(Named):
         """The levels t = 0..T in order."""
         return (self[t] for t in range(len(self)))
 
-    def __getitem__(self, t: int | np.integer[Any] | Int[Tensor, "*B"]) -> Level:
+    def __getitem__(self, t: int | np.integer[Any] | Integer[Tensor, "*B"]) -> Level:
         """The level at t, or the levels of a batch of t.
 
         Raises:
@@ -139,10 +142,10 @@ class Schedule(Named):
             ValueError: t outside 0..T.
         """
         if isinstance(t, Tensor) and not (t.is_floating_point() or t.dtype == torch.bool):
-            outside = (t < 0) | (t > self.T)
+            index = t.to(self.alpha.device, torch.int64)  # a narrow type could not hold T
+            outside = (index < 0) | (index > self.T)
             if outside.any():
-                raise ValueError(self._outside(int(t[outside].flatten()[0])))
-            index = t.to(self.alpha.device, torch.int64)
+                raise ValueError(self._outside(int(index[outside].flatten()[0])))
             return Level(self.alpha[index], self.sigma[index])
         if isinstance(t, bool) or not isinstance(t, int | np.integer):
             raise TypeError(f"t = {t!r}: t is a whole number from 0 to {self.T}")
@@ -245,7 +248,7 @@ class Schedule(Named):
 
             √ᾱ′_t = (√ᾱ_t − √ᾱ_T)·√ᾱ_1/(√ᾱ_1 − √ᾱ_T)
 
-        Level 1 stays as it is. Lin et al. 2024, *Common Diffusion Noise Schedules and Sample Steps
+        Level 1 stays as it is. Lin et al. 2023, *Common Diffusion Noise Schedules and Sample Steps
         are Flawed*, Algorithm 1. With T = 1 the only level becomes pure noise.
 
         Raises:
@@ -271,7 +274,7 @@ class Schedule(Named):
         Args:
             n: the number of steps.
             rule: how its levels are chosen (the first three select levels of this table; names as
-                in Lin et al. 2024, Table 2):
+                in Lin et al. 2023, Table 2):
                 `leading`: t = 1 + i·⌊T/n⌋, i = 0..n-1. Does not reach T.
                 `trailing`: t = round(T − i·T/n), i = n-1..0. Always ends at T.
                 `linspace`: t = 1 + round(i·(T−1)/(n−1)). Holds both 1 and T.
@@ -281,7 +284,7 @@ class Schedule(Named):
         Raises:
             ValueError: n < 1, n > T where levels are selected, an unknown rule.
         """
-        n, T = check_steps("n", n), self.T
+        n, T = check_whole("n", n, 1, MAX_T), self.T
         if rule == "log_snr":
             return self._spaced_in_log_snr(n)
         if n > T:
@@ -304,12 +307,17 @@ class Schedule(Named):
 
     def _spaced_in_log_snr(self, n: int) -> "Schedule":
         log_snr = self.log_snr[1:]
-        if self.alpha[-1] == 0:
-            inner = _line(log_snr[0].item(), log_snr[-2].item(), n - 1) if n > 1 else log_snr[:0]
-            line = torch.cat([inner, log_snr[-1:]])
-        else:
-            line = _line(log_snr[0].item(), log_snr[-1].item(), n)
-        return from_log_snr(line)._in_scale_of(self)
+        noise = log_snr[log_snr == -math.inf]  # the level of pure noise, if there is one
+        finite = log_snr[: len(log_snr) - len(noise)]
+        count = n - len(noise)
+        if len(finite) < min(count, 2):
+            raise ValueError(
+                f"n = {n} levels cannot be spaced between {len(finite)} (T = {self.T}): "
+                f"take n ≤ {len(finite) + len(noise)}, or a schedule with more steps"
+            )
+        if count:
+            noise = torch.cat([_line(finite[0].item(), finite[-1].item(), count), noise])
+        return from_log_snr(noise)._in_scale_of(self)
 
     def coefficients(self) -> dict[str, Float64[Tensor, " T"]]:
         """The DDPM paper's table for t = 1..T, under the names of that paper's code.
@@ -355,14 +363,16 @@ def from_betas(betas: Numbers) -> Schedule:
         betas: (T,), each in (0, 1); the last may be 1.
 
     Raises:
-        ValueError: a β outside (0, 1], or one that is too small for float64 to change ᾱ.
+        ValueError: a β outside (0, 1], or below 1e-300.
     """
     beta = _vector("betas", betas)
-    if not _within(beta, 0, 1, open_low=True):  # rare: a β of 1, or something wrong
-        outside = ~((beta > 0) & (beta <= 1))
+    if not _within(beta, _SMALLEST_BETA, 1):  # rare: a β of 1, or something wrong
+        outside = ~((beta >= _SMALLEST_BETA) & (beta <= 1))
         outside[:-1] |= beta[:-1] == 1
-        rule = "0 < beta < 1, and only the last may be 1"
-        _refuse("beta", beta, outside, rule if len(beta) > 1 else "0 < beta ≤ 1", first=1)
+        rule = (
+            f"every one must be from {_SMALLEST_BETA:g} to less than 1, and only the last may be 1"
+        )
+        _refuse("beta", beta, outside, rule, first=1)
     # Sums of logarithms: 1 − ᾱ keeps its digits however close ᾱ is to 1.
     log_alpha_bar = beta.new_zeros(len(beta) + 1)
     log_alpha_bar[1:] = -beta
@@ -417,7 +427,8 @@ def from_log_snr(log_snr: Numbers) -> Schedule:
 @SCHEDULES.entry()
 def table(alpha: Numbers, sigma: Numbers) -> Schedule:
     """Any scale, from the whole table of α_t and σ_t for t = 0..T."""
-    return Schedule(_vector("alpha", alpha), _vector("sigma", sigma))
+    # Copies: a schedule must not change when the caller's arrays do.
+    return Schedule(_vector("alpha", alpha).clone(), _vector("sigma", sigma).clone())
 
 
 # --- variance-preserving, by β
@@ -429,7 +440,7 @@ def constant(T: int = 1000, beta: float = 0.01) -> Schedule:
 
     β_t = beta        Ho, Jain, Abbeel 2020 (their code's `const`)
     """
-    return from_betas(torch.full((check_steps("T", T),), _beta("beta", beta), dtype=torch.float64))
+    return from_betas(torch.full((check_steps(T),), _beta("beta", beta), dtype=torch.float64))
 
 
 @SCHEDULES.entry()
@@ -469,7 +480,7 @@ def sigmoid(T: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule:
     The study post's third schedule; Xu et al. 2022 (GeoDiff) use it too. With T = 1 the curve is at
     its foot, near start.
     """
-    T, start, end = check_steps("T", T), _beta("start", start), _beta("end", end)
+    T, start, end = check_steps(T), _beta("start", start), _beta("end", end)
     s_curve = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid_()
     return from_betas(s_curve.mul_(end - start).add_(start))
 
@@ -500,7 +511,7 @@ def jsd(T: int = 1000) -> Schedule:
 
     Sohl-Dickstein et al. 2015, section 2.4.1 (binomial); Ho, Jain, Abbeel 2020 (`jsd`).
     """
-    return from_betas(1 / torch.arange(check_steps("T", T), 0, -1, dtype=torch.float64))
+    return from_betas(1 / torch.arange(check_steps(T), 0, -1, dtype=torch.float64))
 
 
 @SCHEDULES.entry()
@@ -511,7 +522,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
 
     Nichol & Dhariwal 2021, eq. (17).
     """
-    T = check_steps("T", T)
+    T = check_steps(T)
     s = check_number("s", s, 0, math.inf, "an offset ≥ 0, such as 0.008")
     max_beta = _beta("max_beta", max_beta)
     step = math.pi / 2 / (T * (1 + s))
@@ -533,7 +544,7 @@ def log_linear(T: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) 
 
     With T = 1, σ_1 = sigma_max.
     """
-    T, low, high = check_steps("T", T), *_sigma_range(sigma_min, sigma_max)
+    T, low, high = check_steps(T), *_sigma_range(sigma_min, sigma_max)
     return from_sigmas(_line(math.log(low), math.log(high), T).exp())
 
 
@@ -547,8 +558,8 @@ def karras(
 
     Karras et al. 2022, eq. (5), with i = T − t. With T = 1, σ_1 = sigma_max.
     """
-    T, low, high = check_steps("T", T), *_sigma_range(sigma_min, sigma_max)
-    rho = check_number("rho", rho, 0, math.inf, "a power > 0, such as 7", open_low=True)
+    T, low, high = check_steps(T), *_sigma_range(sigma_min, sigma_max)
+    rho = check_number("rho", rho, 0.1, 100, "a power from 0.1 to 100, such as 7")
     return from_sigmas(_line(low ** (1 / rho), high ** (1 / rho), T) ** rho)
 
 
@@ -560,12 +571,12 @@ def flow(T: int = 1000, shift: float = 1.0) -> Schedule:
 
     Liu et al. 2023; `shift` (3 in SD3) is Esser et al. 2024, eq. (23).
     """
-    T = check_steps("T", T)
+    T = check_steps(T)
     shift = check_number(
         "shift", shift, 0, math.inf, "a factor > 0 (1 for no shift)", open_low=True
     )
     u = torch.arange(T + 1, dtype=torch.float64) / T
-    below = 1 + (shift - 1) * u
+    below = (1 - u) + shift * u  # 1 + (shift − 1)·u, without the cancellation
     return Schedule((1 - u) / below, shift * u / below)
 
 
@@ -577,7 +588,7 @@ def log_snr(T: int = 1000, start: float = 10.0, end: float = -10.0) -> Schedule:
 
     Kingma et al. 2021 train with this range's shape. With T = 1, λ_1 = end.
     """
-    T = check_steps("T", T)
+    T = check_steps(T)
     start = check_number("start", start, -745, 745, "a log-SNR from -745 to 745, such as 10")
     end = check_number("end", end, -745, 745, "a log-SNR from -745 to 745, such as -10")
     if end >= start:
@@ -588,25 +599,9 @@ def log_snr(T: int = 1000, start: float = 10.0, end: float = -10.0) -> Schedule:
 # --- checks and small parts
 
 
-def check_steps(name: str, value: int) -> int:
-    """A number of steps, or a ValueError that says what one is."""
-    rule = f"a whole number from 1 to {MAX_T}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} = {value!r}: it must be {rule}")
-    if not 1 <= value <= MAX_T:
-        raise ValueError(f"{name} = {value}: it must be {rule}")
-    return int(value)
-
-
-def check_number(
-    name: str, value: float, low: float, high: float, rule: str, open_low: bool = False
-) -> float:
-    """A finite number in [low, high] ((low, high] if open_low), or an error with the rule."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} = {value!r}: it must be {rule}")
-    if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
-        raise ValueError(f"{name} = {value:g}: it must be {rule}")
-    return float(value)
+def check_steps(value: int) -> int:
+    """A schedule's number of steps, or an error that says what one is."""
+    return check_whole("T", value, 1, MAX_T)
 
 
 def _beta(name: str, value: float) -> float:
@@ -630,12 +625,12 @@ def _line(start: float, end: float, n: int) -> Float64[Tensor, " n"]:
 
 
 def _beta_line(T: int, start: float, end: float, power: float = 1.0) -> Float64[Tensor, " T"]:
-    T, start, end = check_steps("T", T), _beta("start", start), _beta("end", end)
+    T, start, end = check_steps(T), _beta("start", start), _beta("end", end)
     return torch.linspace(start**power, end**power, T, dtype=torch.float64)
 
 
 def _warmup(T: int, start: float, end: float, part: int) -> Schedule:
-    T, start, end = check_steps("T", T), _beta("start", start), _beta("end", end)
+    T, start, end = check_steps(T), _beta("start", start), _beta("end", end)
     betas = torch.full((T,), end, dtype=torch.float64)
     if T >= part:
         betas[: T // part] = _beta_line(T // part, start, end)
@@ -663,10 +658,10 @@ def _vector(name: str, values: Numbers) -> Float64[Tensor, " n"]:
     return vector
 
 
-def _within(values: Float64[Tensor, " n"], low: float, high: float, open_low: bool = False) -> bool:
-    """Whether all values are in [low, high), or (low, high) if open_low; NaN is not."""
+def _within(values: Float64[Tensor, " n"], low: float, high: float) -> bool:
+    """Whether all values are in [low, high); NaN is not."""
     least, most = (v.item() for v in values.aminmax())
-    return (low < least if open_low else low <= least) and most < high
+    return low <= least and most < high
 
 
 def _refuse(
@@ -675,7 +670,7 @@ def _refuse(
     """Raise for the first value that is wrong; `first` is the t of values[0]."""
     if wrong.any():
         i = int(wrong.nonzero()[0])
-        raise ValueError(f"{name}[{i + first}] = {values[i]:.17g}: {rule}")
+        raise ValueError(f"{name}[{i + first}] = {values[i].item()!r}: {rule}")
 
 
 def _refuse_unless_monotone(name: str, values: Float64[Tensor, " T"], verb: str, sign: int) -> None:
@@ -683,6 +678,6 @@ def _refuse_unless_monotone(name: str, values: Float64[Tensor, " T"], verb: str,
     if wrong.any():
         i = int(wrong.nonzero()[0])
         raise ValueError(
-            f"{name}[{i + 2}] = {values[i + 1]:.17g} after {name}[{i + 1}] = {values[i]:.17g}: "
+            f"{name}[{i + 2}] = {values[i + 1].item()!r} after {name}[{i + 1}] = {values[i].item()!r}: "
             f"it must {verb} at every step"
         )

@@ -20,7 +20,7 @@ from alphabar.diagnosis import remedies
 from alphabar.forward import marginal
 from alphabar.metrics import Score, Yardstick, against_fresh, against_held_out
 from alphabar.nets import MLP
-from alphabar.samplers import SAMPLERS, Step, sample
+from alphabar.samplers import SAMPLERS, sample
 from alphabar.schedule import SCHEDULES, Schedule
 from alphabar.trace import Moments, Trace, even_times, ks_bound, ks_distance, trace
 from alphabar.train import train
@@ -29,6 +29,7 @@ SHOWN = 10_000  # points in a picture, and in a set that is scored
 FEW = 20  # steps of the samplers that are compared
 REVERSE_SHOWN = 2_000  # points that are followed through the long reverse process
 FILM = 60  # frames of a film
+LONG = 1000  # steps of the long reverse process, at most
 DRAWS = 10  # sets that are sampled and scored
 # (samplers that are compared, in the order of the report; the first one is the study's result)
 COMPARED = ("dpmpp_2m", "ddim:eta=0.0", "ddpm")
@@ -136,6 +137,8 @@ def study(
             f"{data.spec} holds pictures: study works on points; "
             f"see pictures dissolve with `alphabar forward {data.spec}`"
         )
+    # Before any work: a schedule that cannot be spaced is refused here.
+    few = schedule.spaced(min(FEW, schedule.T), "log_snr")
     generator = torch.Generator().manual_seed(seed % 2**63)
     every = data.x if standardiser is None else standardiser.apply(data.x)
     order = torch.arange(len(every))
@@ -164,7 +167,6 @@ def study(
 
     trained = train_denoiser(x_0, steps, seed, bar)
     reverse = run_backwards(trained.denoiser, schedule, x_0, seed, bar)
-    few = schedule.spaced(min(FEW, schedule.T), "log_snr")
     yardstick = measure(data, standardiser, x_0.double(), held_out)
     n = min(len(x_0), SHOWN)
     sampled = [
@@ -252,26 +254,29 @@ def run_backwards(
     denoiser: NetDenoiser, schedule: Schedule, x_0: Float[Tensor, "N d"], seed: int, bar: Bar
 ) -> Reverse:
     """The DDPM paper's own way: one small noisy step for every t of the schedule."""
+    if schedule.T > LONG:
+        schedule = schedule.spaced(LONG, "log_snr")
     times = even_times(schedule.T, 8)
     film_times = even_times(schedule.T, FILM)
     advance = bar("reverse", schedule.T)
-    kept: dict[int, Step] = {}
-    for step in sample(
-        denoiser, SAMPLERS.parse("ddpm"), schedule, REVERSE_SHOWN, x_0.shape[1:], seed
-    ):
+    kept: dict[int, Tensor] = {}
+    believed: dict[int, Tensor] = {}
+    ddpm = SAMPLERS.parse("ddpm")
+    for step in sample(denoiser, ddpm, schedule, REVERSE_SHOWN, tuple(x_0.shape[1:]), seed):
         if step.t in times or step.t in film_times:
-            kept[step.t] = step
-        advance()
+            kept[step.t] = step.x
+        if step.x_0_hat is not None:
+            if step.t + 1 in times:  # what was said of x_{t+1}, on the way to x_t
+                believed[step.t + 1] = step.x_0_hat
+            advance()
+    believed[0] = kept[0]
 
     def part(times: Sequence[int]) -> Trace:
         falling = sorted(times, reverse=True)
-        return Trace(schedule, falling, [kept[t].x for t in falling]).to_vp()
+        return Trace(schedule, falling, [kept[t] for t in falling]).to_vp()
 
     shown = part(times)
-    # The start has no x̂_0 of its own yet: show what the network says of it first.
-    first = denoiser(kept[schedule.T].x, schedule[schedule.T]).detach()
-    believed = [first if (x := kept[t].x_0_hat) is None else x for t in shown.times]
-    return Reverse(shown, believed, part(film_times))
+    return Reverse(shown, [believed[t] for t in shown.times], part(film_times))
 
 
 def measure(

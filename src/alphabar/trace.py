@@ -15,7 +15,7 @@ from alphabar.schedule import Schedule
 
 
 class Moments(NamedTuple):
-    """Mean and variance at t, averaged over an item's numbers: measured, and by the law."""
+    """Mean and variance of all numbers of all items at t: measured, and by the law."""
 
     t: int
     alpha_bar: float
@@ -45,12 +45,12 @@ class Trace:
         return Trace(self.schedule.to_vp(), self.times, scaled)
 
     def moments(self, x_0: Float[Tensor, "N ..."]) -> list[Moments]:
-        """What the items' mean and variance are at each t, and what the law says they should be.
+        """Mean and variance of all the numbers at each t, and what the law says they should be.
 
-        E x_t = α_t·E x_0,    Var x_t = α_t²·Var x_0 + σ_t²
+        mean x_t = α_t·mean x_0,    var x_t = α_t²·var x_0 + σ_t²
         """
         x_0 = x_0.double()
-        mean, variance = x_0.mean().item(), x_0.var(0, correction=0).mean().item()
+        mean, variance = x_0.mean().item(), x_0.var(correction=0).item()
         found = []
         for t, x_t in zip(self.times, self.x, strict=True):
             level = self.schedule[t]
@@ -62,7 +62,7 @@ class Trace:
                     level.alpha_bar.item(),
                     measured.mean().item(),
                     alpha * mean,
-                    measured.var(0, correction=0).mean().item(),
+                    measured.var(correction=0).item(),
                     alpha**2 * variance + sigma**2,
                 )
             )
@@ -139,7 +139,7 @@ def ks_distance(a: Float[Tensor, " n"], b: Float[Tensor, " m"]) -> float:
 def ks_bound(n: int, m: int, tests: int, false_alarm: float) -> float:
     """What the largest of `tests` such distances stays below, if the laws are the same.
 
-        P(D > c) ≤ 2·exp(−2·c²·n·m/(n + m))        Smirnov; Wei & Dudley 2012
+        P(D > c) ≤ e·exp(−2·c²·n·m/(n + m))        Wei & Dudley 2012, for n = m ≥ 4
 
     Args:
         n: size of one sample.
@@ -147,4 +147,4 @@ def ks_bound(n: int, m: int, tests: int, false_alarm: float) -> float:
         tests: how many distances are taken.
         false_alarm: the probability that the largest of them exceeds the bound nevertheless.
     """
-    return math.sqrt(math.log(2 * tests / false_alarm) / 2 * (1 / n + 1 / m))
+    return math.sqrt(math.log(math.e * tests / false_alarm) / 2 * (1 / n + 1 / m))

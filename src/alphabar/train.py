@@ -15,10 +15,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from alphabar.checks import check_seed, check_whole
 from alphabar.denoise import NetDenoiser
 from alphabar.forward import marginal
-from alphabar.noise import check_seed
-from alphabar.schedule import Level, check_steps
+from alphabar.schedule import Level
 
 # Levels outside this range teach nothing: above it data are seen as they are, below it not at all.
 _LOG_SNR = (-10.0, 10.0)
@@ -55,7 +55,7 @@ def train(
     """Train `denoiser` on the items x_0, one step each time the iterator is advanced.
 
     AdamW with a one-cycle rate (Smith & Topin 2018), and a moving average of the weights that
-    spans about the last tenth of the steps.
+    spans about the last tenth of the steps, and the last thousand at most.
 
     Args:
         denoiser: trained in place.
@@ -66,10 +66,11 @@ def train(
         peak_rate: the highest learning rate.
 
     Raises:
-        ValueError: steps or batch below 1; a loss that is not finite, with its step.
+        ValueError: steps or batch below 1; a loss that is not finite; it is looked at every 100
+            steps and at the last.
     """
-    check_steps("steps", steps)
-    check_steps("batch", batch)
+    check_whole("steps", steps, 1, 10**9)
+    check_whole("batch", batch, 1, 10**9)
     generator = torch.Generator().manual_seed(check_seed(seed) % 2**63)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=peak_rate, weight_decay=0, fused=True)
     rate = torch.optim.lr_scheduler.OneCycleLR(
@@ -89,7 +90,7 @@ def train(
         optimizer.step()
         rate.step()
         average.update_parameters(denoiser)
-        if step % 100 == 0 and not torch.isfinite(loss):
+        if (step % 100 == 0 or step == steps) and not loss.isfinite():
             raise ValueError(f"the loss is {loss.item()} at step {step}: lower peak_rate")
         yield TrainStep(step, loss.detach(), cast(NetDenoiser, average.module))
 

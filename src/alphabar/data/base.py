@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from alphabar.schedule import check_number
+from alphabar.checks import check_number, check_seed, check_whole
 from alphabar.spec import Family, Named
 
 MAX_N = 100_000_000
@@ -59,12 +59,12 @@ Randomness = int | np.random.SeedSequence
 
 def generated(draw: Callable[[int, Randomness], Draw], n: int, seed: int) -> Data:
     """The data set whose points, and fresh points, are what `draw(n, randomness)` gives."""
-    n, seed = check_count("n", n), check_seed(seed)
+    n, seed = check_count("n", n), check_seed(seed, MAX_SEED)
     own = draw(n, seed)
 
     def fresh(n: int, fresh_seed: int) -> Float64[Tensor, "n 2"]:
         # The seed alone is the words [seed, 0, 0, 0], so 1 + fresh_seed never repeats the set.
-        words = [seed, 1 + check_seed(fresh_seed)]
+        words = [seed, 1 + check_seed(fresh_seed, MAX_SEED)]
         return _tensor(draw(check_count("n", n), np.random.SeedSequence(words)).x)
 
     labels = None if own.labels is None else torch.from_numpy(own.labels)
@@ -73,22 +73,7 @@ def generated(draw: Callable[[int, Randomness], Draw], n: int, seed: int) -> Dat
 
 def check_count(name: str, value: int, high: int = MAX_N) -> int:
     """A whole number from 1 to `high`, or an error that says so."""
-    rule = f"it must be a whole number from 1 to {high}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} = {value!r}: {rule}")
-    if not 1 <= value <= high:
-        raise ValueError(f"{name} = {value}: {rule}")
-    return int(value)
-
-
-def check_seed(value: int) -> int:
-    """A seed, or an error that says what one is."""
-    rule = f"it must be a whole number from 0 to {MAX_SEED}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"seed = {value!r}: {rule}")
-    if not 0 <= value <= MAX_SEED:
-        raise ValueError(f"seed = {value}: {rule}")
-    return int(value)
+    return check_whole(name, value, 1, high)
 
 
 def check_noise(value: float, name: str = "noise") -> float:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.random import Generator, default_rng
 
+from alphabar.checks import check_number
 from alphabar.data.base import DATA, Data, Draw, Randomness, check_count, check_noise, generated
-from alphabar.schedule import check_number
 
 TAU = 2 * math.pi
 

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from alphabar.checks import check_whole
 from alphabar.noise import keyed_noise
-from alphabar.schedule import Level, Schedule, check_steps
+from alphabar.schedule import Level, Schedule
 from alphabar.spec import Family
 
 SAMPLERS = Family("sampler")
@@ -88,7 +89,7 @@ def sample(
         ValueError: n < 1; the denoiser returns another shape or something that is not finite, with
             the t where it happened.
     """
-    check_steps("n", n)
+    check_whole("n", n, 1, 2**40)
     T = schedule.T
     start = schedule[T]
     x = keyed_noise(seed, 0, first, n, shape).to(device)
@@ -114,7 +115,7 @@ def _check(x_0_hat: Tensor, x: Tensor, t: int) -> None:
             f"at t = {t} the denoiser returned shape {tuple(x_0_hat.shape)} for x of shape "
             f"{tuple(x.shape)}: it must return one x_0 for each item"
         )
-    if not torch.isfinite(x_0_hat.sum()):
+    if not x_0_hat.isfinite().all():
         raise ValueError(
             f"at t = {t} the denoiser returned NaN or inf: look at its input and its weights there"
         )

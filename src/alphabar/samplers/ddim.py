@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from alphabar.checks import check_number
 from alphabar.samplers.base import SAMPLERS, Move
-from alphabar.schedule import Schedule, check_number
+from alphabar.schedule import Schedule
 from alphabar.spec import Named
 
 
