@@ -495,7 +495,7 @@ def test_align_keeps_dtype_and_shape() -> None:
         ("from_sigmas:sigmas=2-1", "it must rise at every step"),
         ("from_sigmas:sigmas=0-1", "sigma[1] = 0.0"),
         ("from_sigmas:sigmas=1-inf", "sigma[2] = inf"),
-        ("from_log_snr:log_snr=1-1", "log_snr[2] = 1 after log_snr[1] = 1"),
+        ("from_log_snr:log_snr=1-1", "log_snr[2] = 1.0 after log_snr[1] = 1.0"),
         ("from_log_snr:log_snr=inf-1", "log_snr[1] = inf"),
         ("from_log_snr:log_snr=nan", "log_snr[1] = nan"),
         ("table:alpha=0.9-0.5,sigma=0-0.5", "level 0 has alpha = 0.9"),

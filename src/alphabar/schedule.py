@@ -677,7 +677,8 @@ def _refuse_unless_monotone(name: str, values: Float64[Tensor, " T"], verb: str,
     wrong = ~(values.diff() * sign > 0)
     if wrong.any():
         i = int(wrong.nonzero()[0])
+        before, value = values[i : i + 2].tolist()
         raise ValueError(
-            f"{name}[{i + 2}] = {values[i + 1].item()!r} after {name}[{i + 1}] = {values[i].item()!r}: "
+            f"{name}[{i + 2}] = {value} after {name}[{i + 1}] = {before}: "
             f"it must {verb} at every step"
         )
