@@ -1,5 +1,5 @@
 # make study   sets up .venv and makes the report
-# make test    sets up .venv and runs every test
+# make test    sets up .venv and runs the tests
 # Both need Python 3.11 or newer and nothing else.
 
 PYTHON ?= python3

@@ -65,6 +65,14 @@ def test_the_new_schedule_of_contributing_works() -> None:
         vars(alphabar.schedule).pop("cubic", None)
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_is_linked_is_there(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    paths = re.findall(r'(?:src|srcset)="([^"]+)"|\]\((?!http)([^)#]+)\)', text)
+    for path in {a or b for a, b in paths}:
+        assert (ROOT / path).is_file(), path
+
+
 def test_the_makefile_has_the_targets() -> None:
     text = (ROOT / "Makefile").read_text()
     for target in ("study", "test", "lint", "bench", "prove"):

@@ -360,9 +360,14 @@ def study(
     seed = run.seed
     noise = _schedule(schedule, T)
     loaded, standardiser = _load(run, data, standardise)
+    import torch
+
     from alphabar.report import result_lines, write_report
     from alphabar.study import study as work_through
 
+    # A small network gains nothing from a second thread, and waits for it 20 times as long where
+    # another program wants that core. It also makes the numbers those of any number of cores.
+    torch.set_num_threads(1)
     check_whole("--steps", steps, 1, 10**7)
     _warn_of(run, noise)
     with run.progress() as bar:
