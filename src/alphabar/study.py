@@ -73,7 +73,7 @@ class Sampled:
 
     sampler: str
     nfe: int
-    seconds: float
+    seconds: float  # for one set
     score: Score
     x: Float[Tensor, "n ..."]  # the first draw
 
@@ -318,7 +318,7 @@ def draw_and_score(
         *_, last = sample(denoiser, sampler, schedule, n, shape, seed, first=i * n)
         draws.append(last.x.double())
         advance()
-    seconds = time.perf_counter() - start
+    seconds = (time.perf_counter() - start) / DRAWS
     return Sampled(sampler.spec, schedule.T, seconds, yardstick.score(draws), draws[0].float())
 
 
