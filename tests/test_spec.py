@@ -87,6 +87,7 @@ def test_lists_round_trip(sizes: list[float]) -> None:
         ("apple:red,label=blue", "label is given twice"),
         ("apple:red,n=1.5", "n = 1.5: it must be a whole number"),
         ("apple:red,n=many", "n = many: it must be a whole number"),
+        ("apple:red,n=١٠", "n = ١٠: it must be a whole number"),
         ("apple:red,x=1-2", "x = 1-2: it must be a number"),
         ("apple:red,x=", "x has no value"),
         ("apple:red,ripe=yes", "ripe = yes: it must be true or false"),

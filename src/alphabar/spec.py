@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 P = ParamSpec("P")
 R = TypeVar("R", bound="Named")
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf|nan"
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?inf|nan"
 _IS_NUMBER = re.compile(_NUMBER)
 _LIST = re.compile(rf"(?:{_NUMBER})(?:-(?:{_NUMBER}))*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
