@@ -269,6 +269,13 @@ def test_the_page_in_a_browser(
     )
     assert len(shown) == 12
     assert all(size > 100 for size, _ in shown)
+    # The theme that was asked for: the paper of the page, and the pictures drawn for it.
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 31)"}[scheme]
+    chosen = page.evaluate(
+        "() => [...document.images].map(i => [i.currentSrc === i.src, i.currentSrc.length])"
+    )
+    assert all(is_light is (scheme == "light") for is_light, _ in chosen)
     # Nothing may be wider than the window: what is wide scrolls in a box of its own.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     clipped = page.evaluate(
