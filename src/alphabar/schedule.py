@@ -25,6 +25,7 @@ Numbers = Sequence[float] | Tensor | np.ndarray
 Scale = Literal["vp", "ve", "flow", "other"]
 Spacing = Literal["leading", "trailing", "linspace", "log_snr"]
 
+_LARGEST = torch.finfo(torch.float64).max
 _SMALLEST_BETA = 1e-300  # below it float64 loses digits, then the number itself
 
 SCHEDULES = Family("schedule")
@@ -417,9 +418,11 @@ def from_log_snr(log_snr: Numbers) -> Schedule:
         ValueError: a λ that is NaN or inf, or does not fall; names the t.
     """
     values = _vector("log_snr", log_snr)
-    wrong = values.isnan() | values.isinf()
-    wrong[-1:] &= values[-1:] != -math.inf
-    _refuse("log_snr", values, wrong, "every one must be a number; only the last may be -inf", 1)
+    if not _within(values, -_LARGEST, math.inf):
+        wrong = values.isnan() | values.isinf()
+        wrong[-1:] &= values[-1:] != -math.inf
+        rule = "every one must be a number; only the last may be -inf"
+        _refuse("log_snr", values, wrong, rule, 1)
     _refuse_unless_monotone("log_snr", values, "fall", -1)
     return _vp(values.sigmoid(), (-values).sigmoid())
 
@@ -674,11 +677,12 @@ def _refuse(
 
 
 def _refuse_unless_monotone(name: str, values: Float64[Tensor, " T"], verb: str, sign: int) -> None:
-    wrong = ~(values.diff() * sign > 0)
-    if wrong.any():
+    before, after = values[:-1], values[1:]
+    right = after > before if sign > 0 else after < before
+    if not right.all():
+        wrong = ~right
         i = int(wrong.nonzero()[0])
-        before, value = values[i : i + 2].tolist()
         raise ValueError(
-            f"{name}[{i + 2}] = {value} after {name}[{i + 1}] = {before}: "
+            f"{name}[{i + 2}] = {after[i].item()} after {name}[{i + 1}] = {before[i].item()}: "
             f"it must {verb} at every step"
         )
