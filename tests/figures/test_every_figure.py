@@ -6,18 +6,22 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from examples import ALPHA_BARS, EXAMPLES, field, remembered, samplers
 from figure_checks import KINDS, LOOKS, TS, assert_legible, style_of
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from alphabar import figures
 from alphabar import schedule as schedules
 from alphabar.figures import (
     Style,
     data_cloud,
+    error_against_calls,
     loss_curve,
     samples_beside_data,
     schedule_curves,
     schedule_rows,
+    step_spacing,
     strip,
 )
 from alphabar.figures.cloud import Cloud
@@ -71,22 +75,39 @@ def test_every_kind_of_data_in_every_style(build, data, kind, look):
             assert across == pytest.approx(up, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["curves", "curves of one T", "loss", "short loss"])
+FEW_AND_MANY = {
+    "all schedules": lambda style: schedule_curves(
+        [entry.build() for entry in schedules.SCHEDULES if takes_only_T(entry)], style=style
+    ),
+    "two losses": lambda style: loss_curve([1, 2], torch.tensor([1.0, 0.5]), style=style),
+    "a level": lambda style: field(ALPHA_BARS[:1], points=[np.zeros((3, 2))], style=style),
+    "seven levels": lambda style: field(np.linspace(0.99, 0.01, 7), style=style),
+    "a sampler": lambda style: error_against_calls(samplers(1, None), floor=None, style=style),
+    "12 samplers": lambda style: error_against_calls(samplers(12), goal=1.01, style=style),
+    "a step": lambda style: step_spacing({"a": np.zeros(1)}, style=style),
+    "no law": lambda style: remembered(law=False, style=style),
+    "on a line": lambda style: remembered(np.zeros((3, 1)), style=style),
+    "five columns": lambda style: remembered(np.zeros((3000, 5)), style=style),
+    "pictures": lambda style: remembered(np.zeros((9, 1, 8, 8)), style=style),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_figures_of_numbers_in_every_style(name, look):
+    assert_legible(EXAMPLES[name](style_of(look)))
+
+
 @pytest.mark.parametrize("look", LOOKS[::3])
-def test_curves_in_every_style(name, look):
-    style = style_of(look)
-    loss = 0.1 + np.exp(-np.arange(500) / 30)
-    figure = {
-        "curves": lambda: schedule_curves(
-            [entry.build() for entry in schedules.SCHEDULES if takes_only_T(entry)], style=style
-        ),
-        "curves of one T": lambda: schedule_curves(
-            [schedules.linear(100), schedules.flow(100)], ["a", "가 $b"], style=style
-        ),
-        "loss": lambda: loss_curve(range(500), torch.tensor(loss), optimum=0.1, style=style),
-        "short loss": lambda: loss_curve([1, 2, 3], [1.0, 0.5, 0.4], style=style),
-    }[name]()
-    assert_legible(figure)
+@pytest.mark.parametrize("name", FEW_AND_MANY)
+def test_figures_of_few_and_many_numbers(name, look):
+    assert_legible(FEW_AND_MANY[name](style_of(look)))
+
+
+def test_every_figure_is_here():
+    drawn = {data_cloud, samples_beside_data, schedule_rows, strip}  # by `build`
+    others = {"Style", "Difficulty", "animation"}
+    assert {f.__name__ for f in drawn} | EXAMPLES.keys() | others == set(figures.__all__)
 
 
 def takes_only_T(entry):
@@ -121,6 +142,18 @@ WILD = {
     "figure.dpi": 41,
     "axes.unicode_minus": False,
 }
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_figures_of_numbers_are_the_same_at_each_call_whatever_the_users_settings(name):
+    light, dark = (EXAMPLES[name](Style(theme)).pixels() for theme in ("light", "dark"))
+    with matplotlib.rc_context(WILD):
+        before = dict(matplotlib.rcParams)
+        assert np.array_equal(EXAMPLES[name](Style()).pixels(), light)
+        assert dict(matplotlib.rcParams) == before
+    assert light.shape == dark.shape
+    assert (light[0, 0] > 250).all()
+    assert (dark[0, 0] < 40).all()
 
 
 @pytest.mark.parametrize(

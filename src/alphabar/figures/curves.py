@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from alphabar.figures.panels import check_lengths
-from alphabar.figures.style import LIGHT, Style, StyledFigure, plain
+from alphabar.figures.style import LIGHT, Style, StyledFigure, is_wide, plain
 from alphabar.schedule import Schedule
 
 # KL(q(x_T | x_0) ‖ N(0, I)) = −½ log(1 − ᾱ) per dimension, for data of variance 1. Below 0.01
@@ -47,7 +47,7 @@ def schedule_curves(
     check_lengths(len(schedules), names=names)
     same_T = len({s.T for s in schedules}) == 1
     written = "".join([title or "", *names])
-    room = 0.35 + 0.066 * max(map(len, names))
+    room = room_for(names)
     with style.applied(written):
         title = title or style.text("title", "schedule_curves")
         figure = style.figure(10.8 + room, 4.0, title, written=written)
@@ -77,7 +77,7 @@ def schedule_curves(
         for axes in panels:
             axes.set_xlim(0, schedules[0].T if same_T else 1)
         if max(peaks) > 10 * min(peaks):  # on a linear axis the lowest would lie on the ground
-            _log_scale(beta_axes)
+            log_scale(beta_axes)
         else:
             beta_axes.set_ylim(0, 1.05 * max(peaks))
         alpha_bar_axes.set_ylim(0, 1.02)
@@ -98,19 +98,33 @@ def schedule_curves(
             size=8,
             color=style.colours.muted,
         )
-        _name_ends(log_snr_axes, (np.array(ends) - low) / (high - low), names, style)
+        looks = [style.line(i) for i in range(len(names))]
+        name_ends(log_snr_axes, (np.array(ends) - low) / (high - low), names, looks)
     return figure
 
 
-def _log_scale(axes: Axes) -> None:
-    axes.set_yscale("log")
+def log_scale(axes: Axes, axis: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic."""
+    axes.set(**{f"{axis}scale": "log"})
     # Powers of ten are formulas, which take their minus sign from the first font alone, and fonts
     # with Hangul may have none.
-    axes.tick_params(axis="y", which="both", labelfontfamily="DejaVu Sans")
+    axes.tick_params(axis=axis, which="both", labelfontfamily="DejaVu Sans")
 
 
-def _name_ends(axes: Axes, ends: np.ndarray, names: Sequence[str], style: Style) -> None:
-    """Write each line's name to the right of the axes, tied to the line's end by its own dash."""
+def room_for(names: Iterable[str]) -> float:
+    """The inches that names and their ties take to the right of the axes."""
+    return 0.35 + 0.066 * max(sum(2 if is_wide(c) else 1 for c in name) for name in names)
+
+
+def name_ends(
+    axes: Axes, ends: np.ndarray, names: Sequence[str], looks: Sequence[dict[str, Any]]
+) -> None:
+    """Write each line's name to the right of the axes, tied to the line's end by its own look.
+
+    Args:
+        ends: how high each line ends, as a share of the axes.
+        looks: the arguments of `plot` for each line; a marker is set before the name.
+    """
     ends = np.clip(ends, 0, 1)
     order = np.argsort(ends, kind="stable")
     gap = min(0.062, 1.1 / max(len(ends) - 1, 1))
@@ -121,11 +135,12 @@ def _name_ends(axes: Axes, ends: np.ndarray, names: Sequence[str], style: Style)
     for i in order[::-1]:
         heights[i] = ceiling = min(heights[i], ceiling)
         ceiling -= gap
-    for i, (end, height, name) in enumerate(zip(ends, heights, names, strict=True)):
+    for end, height, name, look in zip(ends, heights, names, looks, strict=True):
         axes.plot(
             [1, 1.06, 1.16],
             [end, height, height],
-            **style.line(i),
+            **look,
+            markevery=[2],
             transform=axes.transAxes,
             clip_on=False,
             solid_joinstyle="round",
@@ -182,7 +197,7 @@ def loss_curve(
             )
         seen = y[np.isfinite(y)]
         if len(seen) and 0 < 20 * seen.min() < seen.max():
-            _log_scale(axes)
+            log_scale(axes)
     return figure
 
 

@@ -19,8 +19,10 @@ from alphabar.figures.style import Style, plain
 
 # x of one moment: points (N,) or (N, d), or pictures (N, C, H, W) with pixels from -1 to 1.
 Frame = Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]
+# One number after the other.
+Numbers = Shaped[np.ndarray, " _"] | Shaped[Tensor, " _"]
 # A number from 0 to 1 for each point.
-Hue = Shaped[np.ndarray, " _"] | Shaped[Tensor, " _"]
+Hue = Numbers
 # Several moments of the same x, one after the other.
 Frames = Iterable[Frame]
 
@@ -85,16 +87,20 @@ class View:
         x, y = self.columns[:2]
         return (self.style.text("note", "columns", x=x, y=y, d=self.d),)
 
-    def draw(self, axes: Axes, array: np.ndarray, hue: np.ndarray | None) -> Artist:
-        """Draw on empty axes; the artist can be handed to `move`."""
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(True)
-        axes.spines[:].set_color(self.style.colours.faint)
+    def place(self, axes: Axes) -> None:
+        """Give empty axes their frame and limits."""
+        frame(axes, self.style)
         if self.is_pictures:
             axes.spines[:].set_visible(False)
+        else:
+            axes.set_box_aspect(1)
+            axes.set(xlim=self.x_limits, ylim=self.y_limits)
+
+    def draw(self, axes: Axes, array: np.ndarray, hue: np.ndarray | None) -> Artist:
+        """Draw on empty axes; the artist can be handed to `move`."""
+        self.place(axes)
+        if self.is_pictures:
             return axes.imshow(mosaic(array), interpolation_stage="rgba")
-        axes.set_box_aspect(1)
-        axes.set(xlim=self.x_limits, ylim=self.y_limits)
         cloud = Cloud(self._plane(array), self._colours(len(array), hue))
         axes.add_artist(cloud)
         return cloud
@@ -130,9 +136,16 @@ class View:
         return self.style.hues(hue)
 
 
+def frame(axes: Axes, style: Style) -> None:
+    """A panel without ticks, in a faint frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color(style.colours.faint)
+
+
 def read(x: Frame) -> np.ndarray:
     """Points as (N, d) or pictures as (N, C, H, W), in float64, from any device and dtype."""
-    array = _numbers(x)
+    array = numbers(x)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim not in (2, 4) or 0 in array.shape:
@@ -151,7 +164,7 @@ def read_hue(hue: Hue | None) -> np.ndarray | None:
     """Hues (N,), each in [0, 1]."""
     if hue is None:
         return None
-    array = _numbers(hue)
+    array = numbers(hue)
     if array.ndim != 1 or not ((array >= 0) & (array <= 1)).all():
         raise ValueError(f"hue of shape {array.shape}: give one number from 0 to 1 for each point")
     return array
@@ -170,7 +183,8 @@ def check_lengths(n: int, **given: Sized | None) -> None:
         raise ValueError("there is nothing to draw: give at least one")
 
 
-def _numbers(x: Frame | Hue) -> np.ndarray:
+def numbers(x: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> np.ndarray:
+    """As an array in float64, from any device and dtype."""
     return np.asarray(x.detach().cpu().double() if isinstance(x, Tensor) else x, float)
 
 

@@ -185,7 +185,8 @@ class Style:
         figure.suptitle(fold(title, width, 12), x=left, ha="left")
         if notes:
             text = "\n".join(fold(note, width, 9) for note in notes)
-            figure.supxlabel(text, x=left, ha="left", size=9, color=self.colours.muted)
+            look = {"size": 9, "linespacing": 1.35, "color": self.colours.muted}
+            figure.supxlabel(text, x=left, ha="left", **look)
         return figure
 
 
