@@ -77,7 +77,7 @@ def test_help_needs_no_torch() -> None:
         "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules), 'too much was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("data", "schedules", "forward", "study"):
+    for command in ("data", "schedules", "forward", "sample", "compare", "score", "study"):
         assert command in done.stdout
 
 
@@ -228,6 +228,314 @@ def test_quiet_prints_nothing(run: Run) -> None:
     assert run("schedules", *POST, "--quiet") == (0, "", "")
 
 
+# --- drawing with nothing trained
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse yardstick, and short fits."""
+    monkeypatch.setattr("alphabar.metrics.REFERENCE", 4000)
+    monkeypatch.setattr("alphabar.metrics.FLOOR_SETS", 5)
+    monkeypatch.setattr("alphabar.fit.ROUNDS", 3)
+    monkeypatch.setattr("alphabar.draw.ROUNDS", 3)
+    monkeypatch.setattr("alphabar.fit.FINE", 30)
+    monkeypatch.setattr("alphabar.draw.FINE", 30)
+    monkeypatch.setattr("alphabar.fit.ITEMS", 64)
+
+
+SAMPLE = ["sample", "gaussians", "--exact", "-n", "40", "--seed", "3"]
+
+
+def test_sample_json_is_the_contract(run: Run) -> None:
+    result = run(*SAMPLE, "--sampler", "heun", "--nfe", "8", "-o", "x.npy", "--json")
+    found = document(result)
+    assert result.err == ""
+    assert found["file"] == "x.npy"
+    assert (found["n"], found["seed"], found["nfe"], found["steps"]) == (40, 3, 7, 4)
+    assert found["sampler"] == "heun:churn=0.0,low=0.0,high=1e+30,inflate=1.0"
+    assert found["schedule"] == "linear:T=1000,start=0.0001,end=0.02"
+    assert found["seconds"] > 0  # type: ignore[operator]
+    assert found["data"] == "gaussians:n=10000,modes=8,std=0.1,seed=0"
+    assert (found["target"], found["start"], found["spacing"]) == ("law", "noise", "log_snr")
+    assert (found["fit_seconds"], found["standardised"]) == (None, None)
+    assert np.load("x.npy").shape == (40, 2)
+
+
+def test_sample_says_what_it_did(run: Run) -> None:
+    said = run(*SAMPLE).out
+    for part in ("its exact law", "dpmpp_2m", "log_snr: 20", "N(0, I)", "seed 3"):
+        assert part in said
+    assert "정확한 분포" in run(*SAMPLE, "--lang", "ko").out
+    assert run(*SAMPLE, "--quiet") == (0, "", "")
+    copies = run("sample", "checkerboard:n=30", "--exact", "-n", 5)
+    assert "its 30 items stand for it: samples are copies" in copies.err
+
+
+@pytest.mark.parametrize("ending", ["npy", "csv", "npz", "png", "gif"])
+def test_the_same_seed_draws_the_same_bytes(run: Run, tmp_path: Path, ending: str) -> None:
+    options = ["--sampler", "ddpm", "--steps", "4"]
+    for name in ("a", "b"):
+        assert run(*SAMPLE, *options, "-o", f"{name}.{ending}").code == 0
+    assert run(*SAMPLE[:-1], 4, *options, "-o", f"c.{ending}").code == 0
+    a, b, c = ((tmp_path / f"{name}.{ending}").read_bytes() for name in "abc")
+    assert (a == b, a == c) == (True, False)
+
+
+def test_sample_frames(run: Run, tmp_path: Path) -> None:
+    run(*SAMPLE, "--steps", 5, "--sampler", "ddim", "--spacing", "trailing", "-o", "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        frames = dict(file)
+    assert sorted(frames) == ["alpha_bar", "t", "x", "x_0_hat"]
+    assert frames["x"].shape == frames["x_0_hat"].shape == (6, 40, 2)
+    assert frames["t"].tolist() == [5, 4, 3, 2, 1, 0]
+    every = SCHEDULES.parse("linear").alpha_bar[[1000, 800, 600, 400, 200, 0]]
+    np.testing.assert_allclose(frames["alpha_bar"], every.numpy())
+    np.testing.assert_array_equal(frames["x_0_hat"][-2], frames["x"][-1])  # where ddim lands
+    run(*SAMPLE, "--steps", 5, "--sampler", "ddim", "--spacing", "trailing", "-o", "x.npy")
+    np.testing.assert_array_equal(np.load("x.npy"), frames["x"][-1])
+
+
+@pytest.mark.parametrize("name", ["s.png", "s.svg", "s.pdf", "s.gif", "s.mp4"])
+def test_sample_pictures(run: Run, tmp_path: Path, name: str) -> None:
+    result = run(*SAMPLE, "--schedule", "karras", "--steps", "4", "-o", name)
+    assert result.code == 0, result.err
+    assert (tmp_path / name).stat().st_size > 2000
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("data", "shape"), [("digits", (1, 8, 8)), ("photo:china,size=12", (3, 8, 12))]
+)
+def test_sample_of_pictures(run: Run, tmp_path: Path, data: str, shape: tuple[int, ...]) -> None:
+    options = ["--exact", "-n", "3", "--steps", "4", "--seed", "0"]
+    for name in ("x.npy", "x.png", "x.gif"):
+        assert run("sample", data, *options, "-o", name).code == 0
+    x = np.load("x.npy")
+    assert x.shape == (3, *shape)
+    assert np.abs(x).max() < 1.1
+
+
+def test_a_file_keeps_its_names_and_its_scale(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal([1e8, -3e-8, 5], [1e4, 1e-8, 1], (80, 3))
+    np.savetxt(
+        "mine.csv", x, delimiter=",", header='질량,"charge, C",$z$', comments="", fmt="%.17g"
+    )
+    result = run("sample", "mine.csv", "--exact", "-n", 60, "--seed", 0, "-o", "new.csv")
+    assert result.code == 0, result.err
+    assert "mean 0 and variance 1" in result.err
+    assert (tmp_path / "new.csv").read_text().splitlines()[0] == '질량,"charge, C",$z$'
+    new = np.loadtxt("new.csv", delimiter=",", skiprows=1)
+    # Each is one of the rows, in units of their columns' spread.
+    apart = np.abs((new[:, None] - x[None]) / x.std(0)).max(2).min(1)
+    assert apart.max() < 0.05
+    again = document(
+        run("sample", "mine.csv", "--exact", "-n", 60, "--seed", 0, "-o", "n.npy", "--json")
+    )
+    assert np.load("n.npy").dtype == np.float64
+    np.testing.assert_array_equal(np.load("n.npy"), new)  # every digit is in the table
+    assert again["standardised"]["mean"][0] == pytest.approx(1e8, rel=1e-3)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_data_of_any_scale(run: Run, scale: float) -> None:
+    x = scale * np.random.default_rng(0).normal(size=(60, 2))
+    np.save("x.npy", x)
+
+    def apart(*more: object) -> float:
+        """How far samples are from the rows, in units of the data's spread."""
+        result = run(
+            "sample", "x.npy", "--exact", "-n", 50, "--seed", 1, "-o", "y.npy", "--force", *more
+        )
+        assert result.code == 0, result.err
+        y = np.load("y.npy").astype(float)
+        assert 0.5 < y.std() / x.std() < 1.5 or "take --standardise" in result.err
+        return float(np.linalg.norm(y[:, None] - x[None], axis=2).min(1).max() / scale)
+
+    assert apart() < 0.05
+    centre = -2 * np.log(scale)
+    fitting = f"log_snr:start={centre + 10:.1f},end={centre - 10:.1f}"
+    assert apart("--no-standardise", "--schedule", fitting) < 0.05
+    told = run("sample", "x.npy", "--exact", "-n", 5, "--seed", 1, "--no-standardise").err
+    assert "take --standardise" in told
+
+
+@pytest.mark.parametrize("d", [1, 1000])
+def test_one_column_and_a_thousand(run: Run, quick: None, d: int) -> None:
+    np.save("x.npy", np.random.default_rng(0).normal(size=(30, d)))
+    for name in ("y.npy", "y.csv", "y.png"):
+        result = run("sample", "x.npy", "--exact", "-n", 20, "--steps", 5, "--seed", 1, "-o", name)
+        assert result.code == 0, result.err
+    assert np.load("y.npy").shape == (20, d)
+    found = document(run("score", "y.csv", "--against", "x.npy", "--json"))
+    assert found["metrics"]["sliced_w2"]["ratio"] > 0  # type: ignore[index]
+    options = ["--nfe", "3", "--draws", "2", "--samplers", "ddim", "--json"]
+    document(run("compare", "x.npy", "--exact", *options))
+
+
+def test_one_point(run: Run) -> None:
+    assert run("sample", "moons:n=1", "--exact", "-n", 5).code == 0
+    assert (
+        run("sample", "checkerboard:n=1", "--exact", "-n", 5, "--steps", 3, "-o", "x.npy").code == 0
+    )
+    assert np.unique(np.load("x.npy").round(5), axis=0).shape == (1, 2)
+
+
+def test_where_it_starts_is_said(run: Run) -> None:
+    post = ["sample", "swiss_roll", "--exact", "-n", "9", "--seed", "0", "--schedule", POST[0]]
+    result = run(*post, "--json")
+    assert document(result)["start"] == "matched"
+    assert "starts with the data's mean and covariance" in result.err
+    assert "the data show through the noise" in result.err
+    assert "--schedule log_snr:start=10.7,end=-9.3" in result.err
+    result = run(*post, "--start", "noise", "--json")
+    assert document(result)["start"] == "noise"
+    assert "samples will be off" in result.err
+    result = run(*SAMPLE, "--start", "matched", "--json")
+    assert (document(result)["start"], result.err) == ("matched", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--spacing", "fitted"],
+        ["--spacing", "curvature", "--sampler", "heun"],
+        ["--spacing", "fitted", "--fit-coefficients"],
+        ["--spacing", "karras", "--start", "matched"],
+        ["--schedule", "flow", "--spacing", "leading"],
+    ],
+    ids=" ".join,
+)
+def test_samples_come_again_from_their_levels(run: Run, quick: None, options: list[str]) -> None:
+    found = document(run(*SAMPLE, *options, "--steps", 4, "-o", "a.npy", "--json"))
+    assert (found["fit_seconds"] is not None) is ("fitted" in options or "curvature" in options)
+    again = ["--sampler", found["sampler"], "--schedule", found["levels"], "--spacing", "all"]
+    assert run(*SAMPLE, *again, "--start", found["start"], "-o", "b.npy").code == 0
+    np.testing.assert_array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def test_compare_json_is_the_contract(run: Run, quick: None) -> None:
+    arguments = ["compare", "moons", "--exact", "--samplers", "ddim heun@karras", "--nfe", "3, 6"]
+    arguments += ["-n", "300", "--draws", "3", "--seed", "1", "--json"]
+    found = document(run(*arguments))
+    assert found["data"] == "moons:n=10000,noise=0.05,seed=0"
+    assert (found["schedule"], found["spacing"]) == (
+        "linear:T=1000,start=0.0001,end=0.02",
+        "log_snr",
+    )
+    assert (found["reference"], found["target"], found["n"]) == ("fresh points", "law", 300)
+    rows: list[dict[str, object]] = found["compared"]  # type: ignore[assignment]
+    assert [(r["spacing"], r["nfe"], r["steps"]) for r in rows] == [
+        ("log_snr", 3, 3),
+        ("log_snr", 6, 6),
+        ("karras", 3, 2),
+        ("karras", 5, 3),
+    ]
+    for row in rows:
+        assert row["floor"] == found["floor"]
+        assert row["ratio"] == pytest.approx(row["value"] / row["floor"])  # type: ignore[operator]
+        assert row["standard_error"] > 0  # type: ignore[operator]
+        assert row["draws"] == 3
+        del row["seconds"]
+    again: list[dict[str, object]] = document(run(*arguments))["compared"]  # type: ignore[assignment]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in again] == rows
+
+
+def test_compare_files(run: Run, quick: None, tmp_path: Path) -> None:
+    arguments = [
+        "compare",
+        "gaussians",
+        "--exact",
+        "--sampler",
+        "ddim",
+        "--sampler",
+        "mixes@fitted",
+    ]
+    arguments += ["--nfe", "3", "--nfe", "4", "-n", "100", "--draws", "1", "--seed", "1"]
+    for name in ("c.png", "c.svg", "c.pdf", "c.csv", "c.json"):
+        result = run(*arguments, "-o", name)
+        assert result.code == 0, result.err
+        assert (tmp_path / name).stat().st_size > 500
+    rows = (tmp_path / "c.csv").read_text().splitlines()
+    assert len(rows) == 5
+    assert rows[0].startswith("sampler,spacing,nfe,steps,value,floor,ratio,standard_error,draws,")
+    saved = json.loads((tmp_path / "c.json").read_text())
+    assert [r["fit_seconds"] is None for r in saved["compared"]] == [True, True, False, False]
+    assert "true sets of 100 points" in result.out
+
+
+def test_compare_of_a_file_holds_half_out(run: Run, quick: None) -> None:
+    np.save("x.npy", np.random.default_rng(0).normal(size=(41, 2)))
+    options = ["--exact", "--nfe", "8", "--draws", "2", "--samplers", "dpmpp_2m", "--seed", "0"]
+    result = run("compare", "x.npy", *options, "--json")
+    found = document(result)
+    assert (found["n"], found["reference"]) == (21, "the held-out half of the file")
+    assert "its 21 items stand for it" in result.err
+    assert "held-out half" in run("compare", "x.npy", *options).out
+
+
+def test_score_json_is_the_contract(run: Run, quick: None) -> None:
+    assert run("sample", "moons", "--exact", "-n", 500, "--seed", 0, "-o", "x.csv").code == 0
+    found = document(run("score", "x.csv", "--against", "moons", "--json"))
+    assert list(found["metrics"]["sliced_w2"]) == ["value", "floor", "ratio", "draws"]  # type: ignore[index,call-overload]
+    assert found["metrics"]["sliced_w2"]["ratio"] < 2.5  # type: ignore[index]
+    assert (found["file"], found["n"], found["copies"]) == ("x.csv", 500, 0)
+    assert (found["against"], found["reference"]) == (
+        "moons:n=10000,noise=0.05,seed=0",
+        "fresh points",
+    )
+    far = document(run("score", "x.csv", "--against", "swiss_roll", "--json"))
+    assert far["metrics"]["sliced_w2"]["ratio"] > 5  # type: ignore[index]
+    assert "distance / floor" in run("score", "x.csv", "--against", "moons").out
+
+
+def test_a_file_against_itself_is_explained(run: Run, quick: None) -> None:
+    np.savetxt("x.csv", np.random.default_rng(0).normal(size=(50, 2)), delimiter=",")
+    result = run("score", "x.csv", "--against", "x.csv", "--json")
+    assert "50 of the 50 rows are rows of x.csv themselves" in result.err
+    found = document(result)
+    assert (found["reference"], found["copies"]) == ("the rows of the file", 50)
+    assert found["metrics"]["sliced_w2"]["ratio"] == pytest.approx(0, abs=1e-6)  # type: ignore[index]
+
+
+def test_score_weighs_columns_alike(run: Run, quick: None) -> None:
+    """A column a thousand times as large must not hide that the other is wrong."""
+    rng = np.random.default_rng(0)
+    np.save("x.npy", rng.normal(size=(300, 2)) * [1000, 1])
+    np.save("y.npy", rng.normal(size=(300, 2)) * [1000, 1] + [0, 5])
+    ratio = [
+        document(run("score", "y.npy", "--against", "x.npy", "--json", *more))["metrics"][
+            "sliced_w2"
+        ]["ratio"]  # type: ignore[index]
+        for more in ([], ["--no-standardise"])
+    ]
+    assert ratio[0] > 10
+    assert ratio[1] < 3
+
+
+def test_sampling_that_fails_leaves_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alphabar.cli._write_npy", full)
+    result = run(*SAMPLE, "-o", "x.npy")
+    assert (result.code, os.listdir(tmp_path)) == (2, [])
+
+
+def test_sample_in_a_process_of_its_own(tmp_path: Path) -> None:
+    with alphabar(*SAMPLE, "-o", "x.csv", cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "written: x.csv" in out
+    assert (tmp_path / "x.csv").read_text().count("\n") == 41
+    with alphabar("sample", "moons", "--exact", "-n", "0", cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert err == "alphabar: -n = 0: it must be a whole number from 1 to 100000000\n"
+
+
 # --- what it refuses: one line, exit code 2, nothing written
 
 
@@ -241,6 +549,9 @@ def files(folder: Path) -> None:
     (folder / "ragged.csv").write_text("a,b\n1,2\n3\n")
     (folder / "constant.csv").write_text("a,b\n1,2\n1,3\n")
     (folder / "good.csv").write_text("a,b\n1,2\n2,3\n")
+    (folder / "swapped.csv").write_text("b,a\n2,1\n3,2\n")
+    (folder / "equal.csv").write_text("a,b\n1,2\n1,2\n")
+    (folder / "wide.csv").write_text("a,b,c\n1,2,3\n2,3,5\n")
     np.save(folder / "cube.npy", np.zeros((2, 3, 4)))
     (folder / "broken.npy").write_bytes(b"not numpy")
     Image.new("L", (8, 8), 255).save(folder / "white.png")
@@ -250,6 +561,56 @@ def files(folder: Path) -> None:
     (folder / "full" / "mine.txt").write_text("mine")
 
 
+# Wrong wherever data are named.
+_BAD_DATA = [
+    (["swiss_rol"], "did you mean swiss_roll"),
+    (["swiss_roll:n=0"], "n = 0"),
+    (["swiss_roll:noise=nan"], "noise = nan"),
+    (["moons:sides=3"], "no parameter 'sides'"),
+    (["empty.csv"], "empty.csv"),
+    (["header.csv"], "header.csv"),
+    (["text.csv"], "four"),
+    (["nan.csv"], "NaN"),
+    (["one.csv"], "one.csv"),
+    (["ragged.csv"], "line 3"),
+    (["cube.npy"], "(2, 3, 4)"),
+    (["broken.npy"], "broken.npy"),
+    (["missing.csv"], "missing.csv"),
+    (["folder.csv"], "folder.csv"),
+]
+# Wrong wherever samples are drawn.
+_DRAWN = [
+    *_BAD_DATA,
+    (["moons", "--sampler", "heum"], "did you mean heun"),
+    (["moons", "--sampler", "ddim:eta=2"], "eta = 2"),
+    (["moons", "--sampler", "ddim:eta"], "'eta' has no value"),
+    (["moons", "--sampler", "ddim:eta=0,eta=1"], "eta is given twice"),
+    (["moons", "--sampler", "pc:corrections=-1"], "corrections = -1"),
+    (["moons", "--schedule", "linaer"], "did you mean linear"),
+    (["moons", "-T", "0"], "T = 0"),
+    (["moons", "--spacing", "even"], "--spacing even: choose"),
+    (
+        ["moons", "--spacing", "trailing", "--nfe", "8", "-T", "5"],
+        "n = 8 levels cannot be selected",
+    ),
+    (["moons", "--spacing", "leading", "--nfe", "8", "-T", "5"], "n = 8 levels cannot be selected"),
+    (
+        ["moons", "--spacing", "linspace", "--nfe", "8", "-T", "5"],
+        "n = 8 levels cannot be selected",
+    ),
+    (["moons", "--nfe", "8", "-T", "1"], "n = 8 levels cannot be spaced"),
+    (["moons", "--start", "zero"], "--start zero: choose"),
+    (["moons", "--start", "noise", "--spacing", "fitted"], "leave --start out"),
+    (["moons", "--standardise"], "in its own units alone"),
+    (["digits", "--standardise"], "holds pictures"),
+    (["moons", "-n", "0"], "-n = 0"),
+    (["moons", "-n", "ten"], "ten is not a whole number"),
+    (["moons", "--seed", "-1"], "seed = -1"),
+    (["moons", "--lang", "fr"], "choose en or ko"),
+    (["moons", "-o", "missing/out.png"], "there is no folder"),
+    (["moons", "-o", "here.png"], "add --force"),
+    (["moons", "-o", "folder.csv"], "this is a folder"),
+]
 BAD = [
     (["schedules", "linear:T=0"], "T = 0"),
     (["schedules", "linear:T=-1"], "T = -1"),
@@ -296,6 +657,59 @@ BAD = [
     (["forward", "photo:cat"], "china"),
     (["forward", "text:   "], "text"),
     (["forward", "digits", "--standardise"], "holds pictures"),
+    *((["sample", *bad, "--exact"], message) for bad, message in _DRAWN),
+    *((["compare", *bad, "--exact"], message) for bad, message in _DRAWN),
+    *((["score", *bad, "--against", "moons"], message) for bad, message in _BAD_DATA),
+    *((["score", "good.csv", "--against", *bad], message) for bad, message in _BAD_DATA),
+    (["sample", "moons"], "add --exact"),
+    (["compare", "moons"], "add --exact"),
+    (["sample"], "DATA"),
+    (["score", "good.csv"], "--against"),
+    (["score", "--against", "moons"], "FILE"),
+    (["sample", "constant.csv", "--exact"], "'a'"),
+    (["score", "good.csv", "--against", "constant.csv"], "'a'"),
+    (
+        ["score", "good.csv", "--against", "equal.csv", "--no-standardise"],
+        "are the same, so there is no distance",
+    ),
+    (["score", "good.csv", "--against", "wide.csv"], "2 columns against 3"),
+    (["score", "good.csv", "--against", "swapped.csv"], "the same order"),
+    (["score", "digits", "--against", "moons"], "holds pictures"),
+    (["score", "good.csv", "--against", "digits"], "holds pictures"),
+    (["score", "moons:n=1", "--against", "moons"], "two or more"),
+    (["compare", "digits", "--exact"], "holds pictures"),
+    (["compare", "good.csv", "--exact"], "2 rows: half of a file"),
+    (["sample", "moons", "--exact", "--steps", "0"], "--steps = 0"),
+    (["sample", "moons", "--exact", "--steps", "-3"], "--steps = -3"),
+    (["sample", "moons", "--exact", "--steps", "1.5"], "1.5"),
+    (["sample", "moons", "--exact", "--nfe", "0"], "--nfe = 0"),
+    (["sample", "moons", "--exact", "--steps", "5", "--nfe", "5"], "give one"),
+    (["sample", "moons", "--exact", "--nfe", "5", "--sampler", "adaptive"], "give --steps"),
+    (["sample", "moons", "--exact", "--nfe", "5", "--sampler", "langevin"], "6 calls at least"),
+    (["sample", "moons", "--exact", "--steps", "9", "--spacing", "all"], "leave out --steps"),
+    (["sample", "moons", "--exact", "--sampler", "mixes"], "mixes needs a"),
+    (["sample", "moons", "--exact", "--spacing", "fitted", "--sampler", "ddpm"], "without noise"),
+    (["sample", "moons", "--exact", "--spacing", "curvature", "--sampler", "adaptive"], "dpmpp_2m"),
+    (["sample", "moons", "--exact", "--fit-coefficients"], "add --spacing fitted"),
+    (
+        ["sample", "moons", "--exact", "--fit-coefficients", "--sampler", "ddim"],
+        "leave one of the two out",
+    ),
+    (["sample", "digits", "--exact", "-o", "x.csv"], "holds pictures"),
+    (["sample", "moons", "--exact", "-o", "x.txt"], "must end in .npy"),
+    (["compare", "moons", "--exact", "-o", "x.gif"], "must end in .png"),
+    (["sample", "moons", "--exact", "-n", "1000000000"], "-n = 1000000000"),
+    (["sample", "digits", "--exact", "-n", "100000000"], "GiB"),
+    (["sample", "moons", "--exact", "-n", "10000000", "--steps", "999", "-o", "x.npz"], "GiB"),
+    (["compare", "moons", "--exact", "--nfe", ""], "one number of calls"),
+    (["compare", "moons", "--exact", "--nfe", "5,x"], "x is not a whole number"),
+    (["compare", "moons", "--exact", "--nfe", "5,0"], "--nfe = 0"),
+    (["compare", "moons", "--exact", "--samplers", " "], "name one at least"),
+    (["compare", "moons", "--exact", "--samplers", "ddim hein"], "did you mean heun"),
+    (["compare", "moons", "--exact", "--samplers", "heun@linaer"], "--spacing linaer"),
+    (["compare", "moons", "--exact", "--samplers", "adaptive"], "as its tolerance needs"),
+    (["compare", "moons", "--exact", "--draws", "0"], "--draws = 0"),
+    (["compare", "moons", "--exact", "-n", "1"], "-n = 1"),
     (["study", "digits", "-o", "s"], "holds pictures"),
     (["study", "good.csv", "-o", "s"], "needs 4 or more"),
     (["study", "-o", "full"], "not empty"),
@@ -312,7 +726,12 @@ def test_refused(run: Run, tmp_path: Path, arguments: list[str], message: str) -
     result = run(*arguments)
     assert result.code == 2
     assert result.out == ""
-    told = ("variance 1 first", "never reaches noise", "ᾱ_T = 0")  # said before, and not wrong
+    told = (
+        "variance 1 first",
+        "never reaches noise",
+        "ᾱ_T = 0",
+        "is not known, so",
+    )  # said before, and not wrong
     lines = [line for line in result.err.splitlines() if not any(t in line for t in told)]
     assert len(lines) == 1, result.err
     assert lines[0].startswith("alphabar: ")

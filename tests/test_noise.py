@@ -10,10 +10,10 @@ from alphabar.checks import check_seed
 from alphabar.noise import keyed_noise
 
 FALSE_ALARM = 1e-6
-PINNED = [[-0.48392611742019653, -1.332059383392334], [0.10933961719274521, 0.41231995820999146]]
+PINNED = [[0.17788761854171753, 0.09467827528715134], [0.24875667691230774, -1.128907322883606]]
 
 
-@pytest.mark.parametrize("cut", [1, 7, 1023, 1024, 1025, 2000])
+@pytest.mark.parametrize("cut", [1, 7, 511, 512, 513, 2000])
 def test_batches_do_not_matter(cut: int) -> None:
     whole = keyed_noise(5, 3, 0, 3000, (2,))
     parts = [keyed_noise(5, 3, a, min(cut, 3000 - a), (2,)) for a in range(0, 3000, cut)]

@@ -19,7 +19,7 @@ def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text("utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("code", [*blocks("README.md", "python"), CODE], ids=["README", "report"])
+@pytest.mark.parametrize("code", [*blocks("README.md", "python"), CODE])
 def test_the_library_in_15_lines(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 15
@@ -33,6 +33,11 @@ def commands() -> list[str]:
     return [line.split("#")[0].strip() for line in lines]
 
 
+def arguments_after(command: str, option: str) -> str | None:
+    words = shlex.split(command)
+    return words[words.index(option) + 1] if option in words else None
+
+
 @pytest.mark.parametrize("command", [c for c in commands() if " study " not in c])
 def test_the_command_line_in_10(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -42,10 +47,15 @@ def test_the_command_line_in_10(
     if "한글" in command and find_font("한글") is None:
         pytest.skip("no font on this machine has Hangul")
     monkeypatch.chdir(tmp_path)
-    np.savetxt("mine.csv", np.random.default_rng(0).normal(size=(50, 3)), delimiter=",")
+    for name in ("mine.csv", "new.csv"):
+        if name != arguments_after(command, "-o"):
+            x = np.random.default_rng(len(name)).normal(size=(50, 3))
+            np.savetxt(name, x, delimiter=",")
     arguments = shlex.split(command)
     if Path(arguments[-1]).suffix in (".gif", ".mp4"):
         arguments += ["--panels", "4"]  # the film is the same, only shorter
+    if arguments[1] == "compare":  # the same, with fewer points
+        arguments += ["-n", "100", "--draws", "2", "--nfe", "5"]
     monkeypatch.setattr("sys.argv", arguments)
     monkeypatch.setattr("warnings.showwarning", None)
     with pytest.raises(SystemExit) as stopped:

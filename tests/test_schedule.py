@@ -363,6 +363,26 @@ def test_spaced_evenly_in_log_snr(name: str, n: int) -> None:
         assert few.log_snr[1].item() == pytest.approx(s.log_snr[1].item(), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_spaced_as_karras(name: str, n: int) -> None:
+    """(σ/α)^(1/7) at equal distances, from λ_1 to λ_T."""
+    s = made(name, T=20)
+    few = s.spaced(n, "karras")
+    assert few.T == n
+    assert few.scale == s.scale
+    gaps = ((few.sigma / few.alpha)[1:] ** (1 / 7)).diff()
+    gaps = gaps[:-1] if s.alpha[-1] == 0 else gaps
+    if len(gaps) > 1:
+        torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=1e-8, atol=0)
+    assert few.log_snr[-1].item() == pytest.approx(s.log_snr[-1].item(), rel=1e-9)
+
+
+def test_karras_spacing_is_the_schedule_of_that_name() -> None:
+    few = S.karras(1000).spaced(18, "karras")
+    torch.testing.assert_close(few.sigma, S.karras(18).sigma, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("rule", ["leading", "trailing", "linspace"])
 def test_all_levels_selected_is_the_table_itself(rule: str) -> None:
     s = S.linear(30)

@@ -9,10 +9,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alphabar import data, diagnosis, figures, forward, metrics, samplers, schedule
+    from alphabar import (
+        data,
+        denoise,
+        diagnosis,
+        figures,
+        fit,
+        forward,
+        guidance,
+        metrics,
+        predict,
+        samplers,
+        schedule,
+        targets,
+    )
+    from alphabar.denoise import ModelDenoiser, NetDenoiser
+    from alphabar.fit import fit_mixes, fit_steps
     from alphabar.forward import Gaussian, marginal, posterior, transition, walk
-    from alphabar.samplers import sample
+    from alphabar.guidance import classifier_guided, guided
+    from alphabar.samplers import invert, sample
     from alphabar.schedule import Level, Schedule
+    from alphabar.targets import Curve, Mixture, Points, target_of
 
 _HOMES = {
     "Level": "schedule",
@@ -23,23 +40,63 @@ _HOMES = {
     "posterior": "forward",
     "walk": "forward",
     "sample": "samplers",
+    "invert": "samplers",
+    "ModelDenoiser": "denoise",
+    "NetDenoiser": "denoise",
+    "fit_steps": "fit",
+    "fit_mixes": "fit",
+    "guided": "guidance",
+    "classifier_guided": "guidance",
+    "Points": "targets",
+    "Mixture": "targets",
+    "Curve": "targets",
+    "target_of": "targets",
 }
-_MODULES = ("data", "diagnosis", "figures", "forward", "metrics", "samplers", "schedule")
-
-__all__ = [
-    "Gaussian",
-    "Level",
-    "Schedule",
+_MODULES = (
     "data",
+    "denoise",
     "diagnosis",
     "figures",
+    "fit",
     "forward",
+    "guidance",
+    "metrics",
+    "predict",
+    "samplers",
+    "schedule",
+    "targets",
+)
+
+__all__ = [
+    "Curve",
+    "Gaussian",
+    "Level",
+    "Mixture",
+    "ModelDenoiser",
+    "NetDenoiser",
+    "Points",
+    "Schedule",
+    "classifier_guided",
+    "data",
+    "denoise",
+    "diagnosis",
+    "figures",
+    "fit",
+    "fit_mixes",
+    "fit_steps",
+    "forward",
+    "guidance",
+    "guided",
+    "invert",
     "marginal",
     "metrics",
     "posterior",
+    "predict",
     "sample",
     "samplers",
     "schedule",
+    "target_of",
+    "targets",
     "transition",
     "walk",
 ]

@@ -3,170 +3,57 @@
 torch is imported by the commands that need it, so that `alphabar --help` answers at once.
 """
 
-import functools
 import inspect
-import io
-import json
 import math
-import os
 import shlex
-import signal
-import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphabar.checks import check_seed, check_whole
-from alphabar.locale import LANGS, texts
+from alphabar.checks import check_whole
+from alphabar.frame import Run, command, main, new_table, to_json, whole
+from alphabar.locale import texts
 from alphabar.output import check_file, check_folder, writing
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
     from torch import Tensor
 
+    from alphabar.compare import Row
     from alphabar.data import Data, Standardiser
+    from alphabar.draw import Plan, Source, Watched
     from alphabar.schedule import Schedule
     from alphabar.trace import Trace
-
-app = typer.Typer(
-    name="alphabar",
-    help="Diffusion models you can see, prove and use.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every command is told, and how it talks to the person."""
-
-    lang: str
-    given_seed: int | None
-    as_json: bool
-    quiet: bool
-    force: bool
-    debug: bool
-
-    def __post_init__(self) -> None:
-        if self.lang not in LANGS:
-            raise ValueError(f"--lang {self.lang}: choose {' or '.join(LANGS)}")
-        if self.given_seed is not None:
-            check_seed(self.given_seed)
-
-    @functools.cached_property
-    def seed(self) -> int:
-        """The seed that was given, or one that is drawn now; the command reports it."""
-        return int.from_bytes(os.urandom(4)) if self.given_seed is None else self.given_seed
-
-    def text(self, key: str, **values: object) -> str:
-        """A sentence in the person's language."""
-        return str(texts(self.lang, "cli")[key]).format(**values)
-
-    def say(self, line: object = "") -> None:
-        """Print a result, unless JSON or silence was asked for."""
-        if not (self.as_json or self.quiet):
-            self.console.print(line)
-
-    def warn(self, line: str) -> None:
-        """Print one line of warning on standard error."""
-        if not self.quiet:
-            print(line, file=sys.stderr)
-
-    def finish(self, document: Mapping[str, object]) -> None:
-        """Print the result as JSON, if that was asked for."""
-        if self.as_json:
-            print(_to_json(document, sys.stdout.encoding))
-
-    @functools.cached_property
-    def console(self) -> "Console":
-        """Standard output. A pipe gets lines as long as they are, not cut at 80 columns."""
-        from rich.console import Console
-
-        width = None if sys.stdout.isatty() else 10_000
-        return Console(highlight=False, soft_wrap=True, width=width, markup=False)
-
-    @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int], Callable[[], None]]]:
-        """Progress bars on standard error: `advance = bar("training", 4000)`, then `advance()`."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-        shown = sys.stderr.isatty() and not self.quiet
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), disable=not shown) as bars:
-
-            def bar(what: str, total: int) -> Callable[[], None]:
-                task = bars.add_task(what, total=total)
-                return functools.partial(bars.advance, task)
-
-            yield bar
-
-
-def _whole(text: str | int) -> int:  # a default comes as the number that it is
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text} is not a whole number") from None
-
-
-_COMMON: dict[str, Any] = {
-    "lang": (str, typer.Option("--lang", help="Language: en or ko."), "en"),
-    "given_seed": (
-        int | None,
-        typer.Option(
-            "--seed",
-            parser=_whole,
-            metavar="N",
-            help="Makes everything reproducible; drawn and shown if left out.",
-        ),
-        None,
-    ),
-    "as_json": (bool, typer.Option("--json", help="One JSON document on standard output."), False),
-    "quiet": (bool, typer.Option("--quiet", help="Print errors only."), False),
-    "force": (bool, typer.Option("--force", help="Replace files that exist."), False),
-    "debug": (bool, typer.Option("--debug", help="Show the traceback of an error."), False),
-}
-
-
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command; the options that all commands have reach it as its `run`."""
-
-    @functools.wraps(function)
-    def command(**values: Any) -> None:
-        run = Run(**{name: values.pop(name) for name in _COMMON})
-        try:
-            function(run=run, **values)
-        except BrokenPipeError:
-            raise _ClosedPipe from None  # typer would end a broken pipe with a code of its own
-
-    own = [p for p in inspect.signature(function).parameters.values() if p.name != "run"]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [p.replace(kind=keyword) for p in own] + [
-        inspect.Parameter(name, keyword, default=default, annotation=Annotated[kind, option])
-        for name, (kind, option, default) in _COMMON.items()
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return app.command()(command)
-
 
 _DataSpec = Annotated[
     str, typer.Argument(metavar="DATA", help="A data set's spec or a file; see `alphabar data`.")
 ]
 _Steps = Annotated[
     int | None,
+    typer.Option("-T", parser=whole, metavar="N", help="T of every schedule spec that gives none."),
+]
+_COMPARED = "ddim heun dpmpp_2m dpmpp_3m unipc"
+
+_ScheduleSpec = Annotated[str, typer.Option("--schedule", help="A schedule's spec.")]
+_Exact = Annotated[
+    bool, typer.Option("--exact", help="By the data's exact denoiser; nothing is trained.")
+]
+_Spacing = Annotated[
+    str,
     typer.Option(
-        "-T", parser=_whole, metavar="N", help="T of every schedule spec that gives none."
+        "--spacing",
+        help="How the levels are chosen from the schedule. New ones: log_snr, karras. Its own: "
+        "trailing, leading, linspace, all. Fitted to the data: curvature (quick), fitted (by "
+        "gradient).",
+    ),
+]
+_Start = Annotated[
+    str,
+    typer.Option(
+        "--start",
+        help="x_T: noise is N(0, I), matched has the data's mean and covariance, auto is noise "
+        "where that is as good.",
     ),
 ]
 _Standardise = Annotated[
@@ -178,7 +65,7 @@ _Standardise = Annotated[
 ]
 
 
-@_command
+@command
 def data(run: Run) -> None:
     """List the data sets, with their parameters."""
     from alphabar.data import DATA
@@ -195,7 +82,7 @@ def data(run: Run) -> None:
         }
         for entry in DATA
     ]
-    table = _table(run.text("name"), run.text("usage"), run.text("what"))
+    table = new_table(run.text("name"), run.text("usage"), run.text("what"))
     translated = texts(run.lang, "cli").get("summaries", {})
     for entry in DATA:
         table.add_row(entry.name, entry.usage, translated.get(entry.name, entry.summary))
@@ -204,7 +91,7 @@ def data(run: Run) -> None:
     run.finish({"data": entries})
 
 
-@_command
+@command
 def schedules(
     run: Run,
     specs: Annotated[
@@ -254,23 +141,23 @@ def schedules(
                 figure = schedule_curves(parsed, names, style=Style(lang=run.lang))
                 figure.savefig(temporary, dpi=150)
             elif output.suffix.lower() == ".json":
-                temporary.write_text(_to_json(document), encoding="utf-8")
+                temporary.write_text(to_json(document), encoding="utf-8")
             else:
                 _write_schedule_csv(temporary, parsed, coefficients)
         run.say(run.text("written", path=output))
     run.finish(document)
 
 
-@_command
+@command
 def forward(
     run: Run,
     data: _DataSpec,
-    schedule: Annotated[str, typer.Option("--schedule", help="A schedule's spec.")] = "linear",
+    schedule: _ScheduleSpec = "linear",
     T: _Steps = None,
     panels: Annotated[
         int | None,
         typer.Option(
-            "--panels", parser=_whole, metavar="N", help="How many t to show (10; 60 if animated)."
+            "--panels", parser=whole, metavar="N", help="How many t to show (10; 60 if animated)."
         ),
     ] = None,
     stepwise: Annotated[
@@ -312,7 +199,7 @@ def forward(
         advance = bar("forward", noise.T + 1 if stepwise else len(shown))
         traced = trace(noise, x_0.float(), shown, generator, stepwise, advance)
     rows = [m._asdict() for m in traced.moments(x_0) if m.t in times]
-    table = _table(
+    table = new_table(
         "t",
         "ᾱ_t",
         *(run.text(k) for k in ("mean", "law", "variance", "law")),
@@ -341,7 +228,320 @@ def forward(
     )
 
 
-@_command
+@command
+def sample(
+    run: Run,
+    data: _DataSpec,
+    exact: _Exact = False,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", parser=whole, metavar="N", help="How many (10000; 25 pictures)."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="A sampler's spec (dpmpp_2m).")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", parser=whole, metavar="K", help="Steps from noise to data (20)."),
+    ] = None,
+    nfe: Annotated[
+        int | None,
+        typer.Option(
+            "--nfe",
+            parser=whole,
+            metavar="K",
+            help="In place of --steps: as many as take at most K calls of the denoiser.",
+        ),
+    ] = None,
+    schedule: _ScheduleSpec = "linear",
+    T: _Steps = None,
+    spacing: _Spacing = "log_snr",
+    fit_coefficients: Annotated[
+        bool,
+        typer.Option(
+            "--fit-coefficients",
+            help="With --spacing fitted: what each step mixes is fitted too, for one call a step.",
+        ),
+    ] = False,
+    start: _Start = "auto",
+    standardise: _Standardise = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            help="Samples in the data's own units (.npy .csv), the way there in panels (.png .svg "
+            ".pdf; of pictures a page of samples), as a film (.gif .mp4), or all of it (.npz).",
+        ),
+    ] = None,
+) -> None:
+    """Draw samples from noise, with nothing trained.
+
+    The samples of --json's `sampler`, `levels`, `start` and `seed` come again by
+    --sampler SAMPLER --schedule LEVELS --spacing all --start START --seed SEED.
+    """
+    _require_exact(exact, data)
+    stills, moving = (".png", ".svg", ".pdf"), (".gif", ".mp4")
+    if output:
+        check_file(output, (".npy", ".csv", *stills, *moving, ".npz"), run.force)
+    ending = output.suffix.lower() if output else ""
+    seed = run.seed
+    noise = _schedule(schedule, T)
+    from alphabar import draw
+    from alphabar.trace import even_times
+
+    _use_one_thread()
+    choice = draw.choose(
+        _sampler_or_fitted(sampler, spacing, fit_coefficients), spacing, noise, steps, nfe
+    )
+    draw.check_start(start, spacing)
+    loaded, standardiser = _load(run, data, standardise)
+    points = loaded.kind == "points"
+    if ending == ".csv" and not points:
+        raise ValueError(f"-o {output}: a table holds points, and {data} holds pictures; take .npy")
+    source = draw.source_of(loaded, standardiser)
+    if n is None:
+        n = 10_000 if points else 25
+    times: list[int] = []
+    shown = 0
+    if ending == ".npz":
+        times, shown = list(range(choice.steps + 1)), n
+    elif ending in moving or (ending in stills and points):
+        times = even_times(choice.steps, 60 if ending in moving else 8)
+        shown = min(n, 2000 if points else 25)
+    draw.check_memory(source, n, len(times), shown)
+    _say_source(run, loaded, source)
+    watched = draw.Watched(times, shown)
+    with run.progress() as bar:
+        plan = draw.make_plan(choice, source, noise, start, seed, bar)
+        _warn_of_start(run, source, plan, noise, start)
+        advance = bar("sampling", choice.steps * len(draw.batches(source, n)))
+        drawn = draw.draw(source, plan, n, seed, watch=watched, advance=advance)
+    x = source.invert(drawn.x)
+    if output:
+        with writing(output) as temporary:
+            if ending == ".npy":
+                _write_npy(temporary, x)
+            elif ending == ".csv":
+                _write_csv(temporary, x, loaded.columns)
+            elif ending == ".npz":
+                trace = watched.trace(plan.schedule)
+                _write_frames(temporary, trace, standardiser, watched.x_0_hat)
+            elif shown:
+                _draw_way_back(run, temporary, loaded, source, plan, watched)
+            else:
+                _draw_samples(run, temporary, x)
+    sentence = "start_noise" if plan.start is None else "start_matched"
+    _say_pairs(
+        run,
+        {
+            "data": loaded.spec,
+            "target": run.text("target_law" if source.is_law else "target_items", n=len(source.x)),
+            "sampler": _short(plan.sampler.spec),
+            "schedule": f"{_short(noise.spec)}, {spacing}: {plan.schedule.T}",
+            "start": run.text(sentence),
+            "samples": f"{n}   seed {seed}",
+            "calls": str(drawn.nfe),
+            "seconds": f"{drawn.seconds:.2f}",
+        },
+    )
+    if output:
+        run.say(run.text("written", path=output))
+    run.finish(
+        {
+            "file": str(output) if output else None,
+            "n": n,
+            "sampler": plan.sampler.spec,
+            "schedule": noise.spec,
+            "nfe": drawn.nfe,
+            "seconds": drawn.seconds,
+            "seed": seed,
+            "data": loaded.spec,
+            "target": "law" if source.is_law else "items",
+            "start": plan.start_name,
+            "spacing": spacing,
+            "steps": plan.schedule.T,
+            "levels": plan.schedule.spec,
+            "fit_seconds": plan.fit_seconds,
+            "standardised": standardiser and standardiser.to_dict(),
+        }
+    )
+
+
+@command
+def compare(
+    run: Run,
+    data: _DataSpec,
+    exact: _Exact = False,
+    samplers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--samplers",
+            "--sampler",
+            metavar="SPEC…",
+            help="Samplers with spaces between; SPEC@RULE has a spacing of its own, and "
+            "mixes@fitted fitted coefficients too (ddim heun dpmpp_2m dpmpp_3m unipc).",
+        ),
+    ] = None,
+    nfe: Annotated[
+        list[str] | None,
+        typer.Option("--nfe", metavar="K…", help="Calls of the denoiser (5 8 12 20 40)."),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            parser=whole,
+            metavar="N",
+            help="Samples in a draw (10000, or half of a file's rows if these are fewer).",
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", parser=whole, metavar="N", help="Draws of each.")
+    ] = 10,
+    schedule: _ScheduleSpec = "linear",
+    T: _Steps = None,
+    spacing: _Spacing = "log_snr",
+    start: _Start = "auto",
+    standardise: _Standardise = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", help="The picture (.png .svg .pdf) or the numbers (.csv .json)."),
+    ] = None,
+) -> None:
+    """Compare samplers: error against calls of the denoiser, beside the floor of true samples."""
+    _require_exact(exact, data)
+    if output:
+        check_file(output, (".png", ".svg", ".pdf", ".csv", ".json"), run.force)
+    seed = run.seed
+    budgets = _budgets(nfe or ["5 8 12 20 40"])
+    check_whole("--draws", draws, 1, 1000)
+    noise = _schedule(schedule, T)
+    from alphabar import draw, metrics
+    from alphabar.compare import SET, evaluate, halves, yardstick_of
+
+    _use_one_thread()
+    names = [name for given in samplers or [_COMPARED] for name in given.split()]
+    if not names:
+        raise ValueError('--samplers "": name one at least, such as heun')
+    choices = {}
+    for name in names:
+        spec, rule = name.rsplit("@", 1) if "@" in name else (name, spacing)
+        draw.check_start(start, rule)
+        for budget in budgets:
+            choice = draw.choose(spec, rule, noise, nfe=budget)
+            choices[name, choice.steps] = choice
+    loaded, standardiser = _load(run, data, standardise)
+    if loaded.kind == "pictures":
+        raise ValueError(f"{data} holds pictures: compare scores points; draw some with sample")
+    parts = halves(loaded, seed)
+    source = draw.source_of(loaded, standardiser, parts and parts.used)
+    most = 100_000 if parts is None else len(parts.used)
+    n = check_whole("-n", min(SET, most) if n is None else n, 2, most)
+    _say_source(run, loaded, source)
+    rows: dict[str, list[Row]] = {name: [] for name in names}
+    with run.progress() as bar:
+        plans = {
+            key: draw.make_plan(choice, source, noise, start, seed, bar)
+            for key, choice in choices.items()
+        }
+        _warn_of_start(run, source, max(plans.values(), key=lambda p: p.gap), noise, start)
+        reference = bar("reference", 1 if parts else 1 + metrics.FLOOR_SETS)
+        yardstick = yardstick_of(loaded, standardiser, parts, n, reference)
+        advance = bar("sampling", draws * len(plans))
+        for (name, _), plan in plans.items():
+            rows[name].append(evaluate(source, plan, yardstick, n, draws, seed, advance))
+    truth = "fresh points" if parts is None else "the held-out half of the file"
+    document = {
+        "data": loaded.spec,
+        "schedule": noise.spec,
+        "spacing": spacing,
+        "target": "law" if source.is_law else "items",
+        "n": n,
+        "seed": seed,
+        "reference": truth,
+        "floor": math.sqrt(yardstick.floor),
+        "compared": [row._asdict() for found in rows.values() for row in found],
+        "standardised": standardiser and standardiser.to_dict(),
+        "file": str(output) if output else None,
+    }
+    _say_rows(run, rows, n, math.sqrt(yardstick.floor), parts is None)
+    if output:
+        with writing(output) as temporary:
+            if output.suffix.lower() == ".json":
+                temporary.write_text(to_json(document), encoding="utf-8")
+            elif output.suffix.lower() == ".csv":
+                _write_rows(temporary, rows)
+            else:
+                from alphabar.figures import Style, error_against_calls
+
+                drawn = {
+                    name: [(row.nfe, row.ratio, row.standard_error) for row in found]
+                    for name, found in rows.items()
+                }
+                figure = error_against_calls(drawn, style=Style(lang=run.lang))
+                figure.savefig(temporary, dpi=150)
+        run.say(run.text("written", path=output))
+    run.finish(document)
+
+
+@command
+def score(
+    run: Run,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Points: a file, or a spec.")],
+    against: Annotated[
+        str, typer.Option("--against", metavar="DATA", help="What they should be like.")
+    ],
+    standardise: _Standardise = None,
+) -> None:
+    """Score points: their distance from data, beside the floor of true samples."""
+    _use_one_thread()
+    from alphabar import metrics
+    from alphabar.compare import judge
+    from alphabar.data import load
+
+    points = load(file)
+    loaded, standardiser = _load(run, against, standardise)
+    for spec, one in ((file, points), (against, loaded)):
+        if one.kind == "pictures":
+            raise ValueError(f"{spec} holds pictures: score compares points; give a file of them")
+    if points.columns != loaded.columns and sorted(points.columns) == sorted(loaded.columns):
+        raise ValueError(
+            f"{file} has the columns {', '.join(points.columns)}, and {against} "
+            f"{', '.join(loaded.columns)}: they must come in the same order"
+        )
+    with run.progress() as bar:
+        advance = bar("reference", 1 + metrics.FLOOR_SETS)
+        found = judge(points.x, loaded, standardiser, advance)
+    fresh = loaded.fresh is not None
+    result = found.score
+    if 2 * found.copies >= len(points):
+        run.warn(run.text("copies", copies=found.copies, n=len(points), data=against))
+    _say_pairs(
+        run,
+        {
+            "ratio": f"{result.ratio:.4g}   ({run.text('ratio_is')})",
+            "distance": f"{result.value:.4g}",
+            "floor": f"{result.floor:.4g}",
+            "scored": run.text("scored_are", n=found.n, draws=result.draws),
+            "reference": run.text(
+                "reference_fresh" if fresh else "reference_rows", n=found.reference, data=against
+            ),
+        },
+    )
+    run.finish(
+        {
+            "metrics": {"sliced_w2": result._asdict()},
+            "against": loaded.spec,
+            "file": file,
+            "n": found.n,
+            "reference": "fresh points" if fresh else "the rows of the file",
+            "copies": found.copies,
+            "standardised": standardiser and standardiser.to_dict(),
+        }
+    )
+
+
+@command
 def study(
     run: Run,
     data: _DataSpec = "swiss_roll",
@@ -350,7 +550,7 @@ def study(
     ] = "linear",
     T: _Steps = None,
     steps: Annotated[
-        int, typer.Option("--steps", parser=_whole, metavar="N", help="Training steps.")
+        int, typer.Option("--steps", parser=whole, metavar="N", help="Training steps.")
     ] = 4000,
     standardise: _Standardise = None,
     output: Annotated[Path, typer.Option("-o", help="A folder for the report.")] = Path("study"),
@@ -360,14 +560,10 @@ def study(
     seed = run.seed
     noise = _schedule(schedule, T)
     loaded, standardiser = _load(run, data, standardise)
-    import torch
-
     from alphabar.report import result_lines, write_report
     from alphabar.study import study as work_through
 
-    # A small network gains nothing from a second thread, and waits for it 20 times as long where
-    # another program wants that core. It also makes the numbers those of any number of cores.
-    torch.set_num_threads(1)
+    _use_one_thread()
     check_whole("--steps", steps, 1, 10**7)
     _warn_of(run, noise)
     with run.progress() as bar:
@@ -384,39 +580,197 @@ def study(
     run.finish(document)
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
-    # So that `finally` blocks remove temporary files when the process is told to end.
-    signal.signal(signal.SIGTERM, _terminate)
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
-    if sys.stdout is None:
-        sys.exit(_say_closed())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ᾱ gets a ? and no error
-    debug, quiet = "--debug" in sys.argv, "--quiet" in sys.argv
+def _require_exact(exact: bool, data: str) -> None:
+    if not exact:
+        raise ValueError(
+            f"{data} names data, and nothing is trained on it: add --exact, to draw by its exact "
+            "denoiser"
+        )
 
-    def say(message: Warning | str, *_: Any, **__: Any) -> None:
-        if not quiet:
-            print(f"alphabar: {message}", file=sys.stderr)
 
-    warnings.showwarning = say
-    try:
-        code = app(standalone_mode=False) or 0
-        sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except (BrokenPipeError, _ClosedPipe):
-        # Python flushes once more as it ends, and would complain; there is nowhere to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = _say_closed()
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        print(f"alphabar: {_one_line(error)}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
+def _use_one_thread() -> None:
+    import torch
+
+    # What is this small gains nothing from a second thread, and waits for it 20 times as long where
+    # another program wants that core. It also makes the numbers those of any number of cores.
+    torch.set_num_threads(1)
+
+
+def _sampler_or_fitted(sampler: str | None, spacing: str, fit_coefficients: bool) -> str:
+    from alphabar.draw import FREE
+
+    if not fit_coefficients:
+        return sampler or "dpmpp_2m"
+    if sampler is not None:
+        raise ValueError(
+            f"--sampler {sampler} with --fit-coefficients: the coefficients are the sampler; leave "
+            "one of the two out"
+        )
+    if spacing != "fitted":
+        raise ValueError(
+            f"--fit-coefficients with --spacing {spacing}: they are fitted together with the "
+            "levels; add --spacing fitted"
+        )
+    return FREE
+
+
+def _budgets(given: list[str]) -> list[int]:
+    """Whole numbers with commas or spaces between, each once, rising."""
+    words = [word for text in given for word in text.replace(",", " ").split()]
+    if not words:
+        raise ValueError('--nfe "": give one number of calls at least, such as 20')
+    return sorted({whole(word) for word in words})
+
+
+def _say_source(run: Run, data: "Data", source: "Source") -> None:
+    if not source.is_law:
+        run.warn(run.text("finite", data=data.spec, n=len(source.x)))
+
+
+def _warn_of_start(
+    run: Run, source: "Source", plan: "Plan", schedule: "Schedule", start: str
+) -> None:
+    """Where x_T starts, if that is not N(0, I); and where the schedule does not suit the data."""
+    from alphabar.draw import FITTED
+
+    if plan.gap > source.tolerance and start != "matched" and plan.rule not in FITTED:
+        run.warn(run.text("far_" + plan.start_name, gap=f"{plan.gap:.3g}"))
+    spread = source.spread
+    if not spread or plan.rule in FITTED:
+        return
+    if source.standardiser is None and not source.is_law and source.x.ndim == 2:
+        remedy = "--standardise"
+    else:
+        centre = -2 * math.log(spread)
+        remedy = f"--schedule log_snr:start={centre + 10:.1f},end={centre - 10:.1f}"
+    top, bottom = plan.schedule[plan.schedule.T], schedule[1]
+    for code, level, wrong in (
+        ("data_shows", top, top.sigma < 2 * spread * top.alpha),
+        ("data_hidden", bottom, bottom.sigma > spread * bottom.alpha / 2),
+    ):
+        if wrong:
+            noise = f"{(level.sigma / level.alpha).item():.3g}"
+            run.warn(run.text(code, noise=noise, spread=f"{spread:.3g}", remedy=remedy))
+
+
+def _say_pairs(run: Run, pairs: Mapping[str, str]) -> None:
+    """A line for each: what it is, in the person's language, and its value."""
+    from rich.table import Table
+
+    lines = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in pairs.items():
+        lines.add_row(run.text(key), value)
+    run.say(lines)
+
+
+def _say_rows(
+    run: Run, rows: "Mapping[str, Iterable[Row]]", n: int, floor: float, fresh: bool
+) -> None:
+    heads = ("sampler", "spacing", "calls", "ratio", "error", "seconds")
+    table = new_table(*map(run.text, heads))
+    for name, found in rows.items():
+        for row in found:
+            error = "-" if row.standard_error is None else f"{row.standard_error:.2g}"
+            table.add_row(
+                _short(name.partition("@")[0]),
+                row.spacing,
+                str(row.nfe),
+                f"{row.ratio:.3f}",
+                error,
+                f"{row.seconds:.2f}",
+            )
+    run.say(table)
+    run.say(run.text("floor_fresh" if fresh else "floor_half", n=n, floor=f"{floor:.4g}"))
+
+
+def _write_rows(path: Path, rows: "Mapping[str, Iterable[Row]]") -> None:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        lines = [row._asdict() for found in rows.values() for row in found]
+        writer.writerow(lines[0])
+        writer.writerows(line.values() for line in lines)
+
+
+def _write_npy(path: Path, x: "Tensor") -> None:
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.save(file, x.numpy())
+
+
+def _write_csv(path: Path, x: "Tensor", columns: Iterable[str]) -> None:
+    """The digits that it takes to read the same numbers back."""
+    import csv
+
+    import numpy as np
+
+    digits = 17 if x.dtype.itemsize == 8 else 9
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(columns)
+        np.savetxt(file, x.numpy(), fmt=f"%.{digits}g", delimiter=",")
+
+
+def _draw_samples(run: Run, path: Path, x: "Tensor") -> None:
+    """A page of pictures."""
+    from alphabar.figures import Style, data_cloud
+
+    style = Style(lang=run.lang)
+    title = style.text("panel", "samples", n=f"{len(x):,}")
+    data_cloud(x, title=title, style=style).savefig(path, dpi=150)
+
+
+def _draw_way_back(
+    run: Run, path: Path, data: "Data", source: "Source", plan: "Plan", watched: "Watched"
+) -> None:
+    """The reverse process; a point has the hue of the place where it ends."""
+    from alphabar.figures import Style, animation, strip
+
+    style = Style(lang=run.lang)
+    trace = watched.trace(plan.schedule).to_vp()
+    hue, columns = None, None
+    if data.kind == "points":
+        hue, columns = _hue_at(data, source, trace.x[-1]), data.columns
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        figure = strip(
+            trace.x,
+            trace.times,
+            trace.alpha_bar,
+            hue,
+            x_0_hat=watched.x_0_hat,
+            columns=columns,
+            style=style,
+        )
+        figure.savefig(path, dpi=150)
+        return
+    frames = len(trace.times)
+    with run.progress() as bar:
+        animation(
+            trace.x,
+            trace.times,
+            trace.alpha_bar,
+            hue,
+            path,
+            fps=min(20, max(2, frames // 3)),  # three seconds, if the steps are few
+            columns=columns,
+            style=style,
+            advance=bar("frames", frames),
+        )
+
+
+def _hue_at(data: "Data", source: "Source", x: "Tensor") -> Any:
+    """For each point the hue of the nearest of up to 10,000 of the data."""
+    from sklearn.neighbors import KNeighborsRegressor
+
+    some = slice(None, None, -(-len(source.x) // 10_000))
+    known = KNeighborsRegressor(1)  # type: ignore[no-untyped-call]
+    known.fit(source.x[some].numpy(), data.hue[some].numpy())
+    return known.predict(x.double().numpy()).clip(0, 1)  # type: ignore[no-untyped-call]
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _load(run: Run, spec: str, standardise: bool | None) -> "tuple[Data, Standardiser | None]":
@@ -464,7 +818,12 @@ def _refuse_if_too_large(frames: int, x: "Tensor") -> None:
         )
 
 
-def _write_frames(path: Path, traced: "Trace", standardiser: "Standardiser | None") -> None:
+def _write_frames(
+    path: Path,
+    traced: "Trace",
+    standardiser: "Standardiser | None",
+    x_0_hat: "list[Tensor] | None" = None,
+) -> None:
     import numpy as np
     import torch
 
@@ -473,6 +832,8 @@ def _write_frames(path: Path, traced: "Trace", standardiser: "Standardiser | Non
         "t": np.array(traced.times),
         "alpha_bar": np.array(traced.alpha_bar),
     }
+    if x_0_hat is not None:
+        arrays["x_0_hat"] = torch.stack(x_0_hat).numpy()
     if standardiser is not None:
         arrays |= {"mean": standardiser.mean.numpy(), "std": standardiser.std.numpy()}
     with path.open("wb") as file:
@@ -506,11 +867,13 @@ def _draw(run: Run, path: Path, data: "Data", traced: "Trace") -> None:
 def _say_schedules(
     run: Run, parsed: "list[Schedule]", described: list[dict[str, Any]], coefficients: bool
 ) -> None:
-    table = _table("spec", "ᾱ_T", "SNR_T", "KL", "ᾱ ≤ ½", run.text("largest_step"), "β", "ᾱ", "λ")
+    table = new_table(
+        "spec", "ᾱ_T", "SNR_T", "KL", "ᾱ ≤ ½", run.text("largest_step"), "β", "ᾱ", "λ"
+    )
     for schedule, one in zip(parsed, described, strict=True):
         end, step = one["terminal"], one["largest_step"]
         table.add_row(
-            one["spec"] if len(one["spec"]) < 80 else one["spec"][:79] + "…",
+            _short(one["spec"], 80),
             f"{end['alpha_bar']:.3g}",
             f"{end['snr_db']:.1f} dB",
             f"{end['kl_to_prior']:.3g}",
@@ -524,7 +887,7 @@ def _say_schedules(
         return
     for schedule in parsed:
         columns = schedule.coefficients()
-        table = _table("t", *columns)
+        table = new_table("t", *columns)
         shown = _times(schedule.T, min(11, schedule.T + 1))[1:]
         for t in sorted({1, *shown}):
             table.add_row(str(t), *(f"{v[t - 1]:.6g}" for v in columns.values()))
@@ -563,58 +926,6 @@ def _write_schedule_csv(path: Path, parsed: "list[Schedule]", coefficients: bool
                 writer.writerow(names)
             for t, row in enumerate(zip(*table, strict=True)):
                 writer.writerow([schedule.spec, t, *row])
-
-
-def _to_json(document: object, encoding: str = "utf-8") -> str:
-    escaped = encoding.lower().replace("-", "") != "utf8"  # JSON stays whole in any encoding
-    return json.dumps(_finite(document), ensure_ascii=escaped, allow_nan=False)
-
-
-def _say_closed() -> int:
-    print("alphabar: standard output was closed before all was written", file=sys.stderr)
-    return 2
-
-
-class _ClosedPipe(Exception):
-    """Whoever read standard output has stopped reading."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
-
-
-def _one_line(error: Exception) -> str:
-    explain = getattr(error, "format_message", None)  # typer's own errors: which option was wrong
-    if explain is not None:
-        return " ".join(str(explain()).split()).rstrip(".") + "; --help lists what there is"
-    message = " ".join(str(error).split())
-    known = isinstance(error, ValueError | TypeError | OSError)
-    if known and message:
-        return message
-    return f"{type(error).__name__}: {message}; this is a fault of alphabar (--debug shows where)"
-
-
-def _finite(value: Any) -> Any:
-    """The value with ±inf as None; NaN is a fault and raises."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            raise ArithmeticError("a result is NaN")
-        return None if math.isinf(value) else value
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
-
-
-def _table(*columns: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
 
 
 def _schedule(spec: str, T: int | None = None) -> "Schedule":

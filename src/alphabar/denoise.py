@@ -1,23 +1,244 @@
-"""A network made into a denoiser: x̂_0 = E[x_0 | x_t], at any level, in any scale.
+"""Models made into denoisers: x̂_0 = E[x_0 | x_t], at any level, in any scale.
 
-With data of mean m and standard deviation s, and v = σ² + α²·s² the variance of x_t,
+Whatever a model predicts, and however its input and output are scaled,
 
-    x̂_0 = m + (α·s²/v)·(x_t − α·m) + (σ·s/√v)·net((x_t − α·m)/√v, λ)
+    x̂_0 = c_skip·x + c_out·model(c_in·x, label),    x = f·x_t,  α ← f·α,  σ ← f·σ
 
-so that the network's input and its ideal output have variance 1 at every level. This is Karras et
-al. 2022, table 1 (EDM), for any α: with α = 1 it is theirs. At α = 0 (pure noise) all of it is
-finite, and at σ = 0 it returns x_t itself.
+where f brings x_t into the scale that the model was trained in: f = 1/√(α² + σ²) if that preserves
+variance, 1/α if it lets variance explode, 1/(α + σ) for flow. c_skip and c_out are a row of the
+table in `predict` (c_in = 1), or a preconditioning, such as Karras et al. 2022, table 1, written
+for any scale: with s the data's standard deviation and √v = √(σ² + α²·s²) that of x,
+
+    c_skip = α·s²/v,    c_out = σ·s/√v,    c_in = 1/√v
+
+so that the network's input and its ideal output have variance 1 at every level. With α = 1 it is
+theirs.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from alphabar.schedule import Level, align
+from alphabar.checks import check_number, check_whole
+from alphabar.predict import (
+    Kind,
+    Number,
+    add,
+    any_zero,
+    check_kind,
+    coefficients,
+    combine,
+    describe,
+    numbers,
+    scale,
+)
+from alphabar.schedule import Level, Schedule
+
+
+class Coefficients(NamedTuple):
+    """x̂_0 = skip·x + out·model(inner·x, label)."""
+
+    skip: Number
+    out: Number
+    inner: Number
+
+
+# Given the model's own α and σ: its coefficients.
+Preconditioning = Callable[[Number, Number], Coefficients]
+# Given a level: how the model is told of it, one number for all items or one each.
+Label = Callable[[Level], Float64[Tensor, "*B"] | Int64[Tensor, "*B"]]
+
+
+def edm(std: float) -> Preconditioning:
+    """EDM's preconditioning, in any scale, for data of this standard deviation (EDM: 0.5).
+
+    Raises:
+        ValueError: std ≤ 0.
+
+    Source: Karras et al. 2022, table 1.
+    """
+    std = check_number("std", std, 0, math.inf, "a standard deviation > 0", open_low=True)
+    return lambda alpha, sigma: _edm(std, alpha, sigma)
+
+
+def _edm(std: float, alpha: Number, sigma: Number) -> Coefficients:
+    share = std / _hypot(sigma, alpha * std)
+    return Coefficients(alpha * share * share, sigma * share, share / std)
+
+
+# --- how a model is told the level
+
+
+def by_log_snr(level: Level) -> Float64[Tensor, "*B"]:
+    """λ = log(α²/σ²), as in Kingma et al. 2021. Infinite at both ends of a schedule."""
+    return level.log_snr
+
+
+def by_log_sigma(level: Level) -> Float64[Tensor, "*B"]:
+    """log(σ/α)/4: Karras et al. 2022, table 1 (c_noise). Infinite at both ends of a schedule."""
+    return level.log_snr / -8
+
+
+def by_flow_time(level: Level) -> Float64[Tensor, "*B"]:
+    """σ/(α + σ), from 0 (clean) to 1 (noise): the time of flow matching.
+
+    For a model whose time runs the other way, or to 1000, give a function of this one.
+    """
+    return level.sigma / (level.alpha + level.sigma)
+
+
+def by_step(schedule: Schedule, first: int, rounded: bool = False) -> Label:
+    """The step of the schedule that the model was trained on, found by log-SNR.
+
+        t + first − 1,    with λ_t = λ of the level, on straight lines between the table's λ
+
+    Args:
+        schedule: the training schedule, in any scale.
+        first: what the model calls the first noisy level, t = 1: 0 in Ho et al.'s code, diffusers
+            and most others, 1 in the papers.
+        rounded: to the step whose λ is nearest, int64, for models that look t up in a table.
+
+    A level outside λ_T..λ_1 is the nearer of the two: the model knows no other. Where ᾱ_T = 0
+    (λ_T = −inf) the last line runs in α/σ instead.
+    """
+    check_whole("first", first, 0, 1)
+    log_snr = schedule.log_snr[1:]
+    rising, last = -log_snr, len(log_snr) - 1
+
+    def label(level: Level) -> Float64[Tensor, "*B"] | Int64[Tensor, "*B"]:
+        found = level.log_snr.to(log_snr.device).clamp(log_snr[last], log_snr[0])
+        if last == 0:
+            t = torch.zeros_like(found)
+        else:
+            i = torch.searchsorted(rising, -found).clamp(1, last)
+            before, after = log_snr[i - 1], log_snr[i]
+            line = (before - found) / (before - after)
+            to_noise = 1 - ((found - before) / 2).exp()
+            t = i - 1 + torch.where(after.isinf(), to_noise, line)
+        return t.round().long() + first if rounded else t + first
+
+    return label
+
+
+# --- denoisers
+
+
+@dataclass(frozen=True)
+class ModelDenoiser:
+    """Any model, of any prediction, preconditioning and scale, as a denoiser.
+
+    Args:
+        model: (x, label) → output of x's shape. x has x_t's dtype; the label is (B,), in float32
+            (float64 for float64 x_t), or int64 if `label` gives whole numbers. Bind a condition
+            with `functools.partial`.
+        predicts: x_0, eps, v, score or flow, or a preconditioning such as `edm(0.5)`.
+        trained_in: the scale of the model's x: `vp`, `ve` (EDM's) or `flow`. v, score and
+            flow mean what they mean in that scale.
+        label: what the model is told of a level: `by_log_snr`, `by_log_sigma`, `by_flow_time`,
+            `by_step(schedule, first)`, or a function of your own.
+
+    A network of Ho et al. or diffusers, and one of EDM:
+
+    >>> from alphabar import schedule
+    >>> net = lambda x, label: torch.zeros_like(x)
+    >>> ddpm = ModelDenoiser(net, "eps", "vp", by_step(schedule.linear(), first=0))
+    >>> ve = ModelDenoiser(net, edm(0.5), "ve", by_log_sigma)
+    >>> ddpm(torch.ones(4, 2), schedule.karras(18)[9]).shape
+    torch.Size([4, 2])
+    """
+
+    model: Callable[..., Any]
+    predicts: Kind | Preconditioning
+    trained_in: Literal["vp", "ve", "flow"]
+    label: Label
+
+    def __post_init__(self) -> None:
+        if not callable(self.predicts):
+            check_kind(self.predicts)
+        if self.trained_in not in ("vp", "ve", "flow"):
+            raise ValueError(f"trained_in = {self.trained_in!r}: choose vp, ve or flow")
+
+    def __call__(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
+        """x̂_0 for x_t at one level, or one level an item; in x_t's dtype, differentiable in x_t.
+
+        NaN passes through: the sampling loop refuses it, and names its t.
+
+        Raises:
+            TypeError: the model returns something that is not a tensor.
+            ValueError: it returns another shape, or no floating-point numbers; a label that is not
+                finite, or neither one nor one an item; α = 0 in a scale or for a prediction that
+                has no meaning there; a wrong number of levels.
+        """
+        alpha, sigma = numbers(level)
+        factor = self._factor(alpha, sigma)
+        skip, out, inner = self._coefficients(alpha * factor, sigma * factor)
+        output = self.model(scale(inner * factor, x_t), self._label(level, x_t))
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"the model returned a {type(output).__name__}, not a tensor; wrap it in a "
+                "function that takes the tensor out, such as lambda x, t: net(x, t).sample"
+            )
+        if output.shape != x_t.shape:
+            raise ValueError(
+                f"{describe(alpha, sigma)}: the model returned shape {tuple(output.shape)} for x "
+                f"of shape {tuple(x_t.shape)}: they must agree; if it predicts a variance too, "
+                "take the first half of its channels"
+            )
+        if not output.is_floating_point():
+            raise ValueError(
+                f"{describe(alpha, sigma)}: the model returned dtype {output.dtype}: it must "
+                "return real numbers in floating point"
+            )
+        return combine(skip * factor, x_t, out, output)
+
+    def _factor(self, alpha: Number, sigma: Number) -> Number:
+        if self.trained_in == "vp":
+            return 1 / _hypot(alpha, sigma)
+        if self.trained_in == "flow":
+            return 1 / (alpha + sigma)
+        if any_zero(alpha):
+            raise ValueError(
+                f"{describe(alpha, sigma)}: pure noise has no place in the variance-exploding "
+                "scale, where this model was trained (its sigma would be inf); start at a level "
+                "with alpha > 0"
+            )
+        return 1 / alpha
+
+    def _coefficients(self, alpha: Number, sigma: Number) -> Coefficients:
+        if callable(self.predicts):
+            return self.predicts(alpha, sigma)
+        return Coefficients(*coefficients(self.predicts, "x_0", alpha, sigma), 1.0)
+
+    def _label(self, level: Level, x_t: Tensor) -> Tensor:
+        label = self.label(level)
+        if label.ndim and label.shape != x_t.shape[:1]:
+            raise ValueError(
+                f"the label has shape {tuple(label.shape)} for {len(x_t)} items: it must be one "
+                "number, or one an item"
+            )
+        if label.is_floating_point():
+            if not label.isfinite().all():
+                raise ValueError(
+                    f"{describe(*numbers(level))}: the model's label is not finite; clamp it, such "
+                    "as lambda level: by_log_snr(level).clamp(-20, 20)"
+                )
+            # Half precision cannot tell step 999 from 1000.
+            label = label.to(torch.promote_types(x_t.dtype, torch.float32))
+        return label.to(x_t.device).expand(len(x_t))
 
 
 class NetDenoiser(nn.Module):
-    """The denoiser above. Data's mean and standard deviation are stored with the weights.
+    """A network to be trained: EDM's preconditioning, in any scale, of data centred on their mean.
+
+        x̂_0 = m + c_skip·y + c_out·net(c_in·y, λ/4),    y = x_t − α·m
+
+    At α = 0 (pure noise) all of it is finite, and at σ = 0 it returns x_t itself. The data's mean
+    m and standard deviation s are stored with the weights.
 
     Args:
         net: (points, label) → points; the label is λ/4, kept within ±5.
@@ -44,25 +265,35 @@ class NetDenoiser(nn.Module):
         self.register_buffer("std", std)
 
     def output_scale(self, level: Level) -> Float64[Tensor, "*B"]:
-        """σ·s/√v: by how much the network's answer counts, and its error too."""
-        level = self._here(level)
-        return level.sigma * self.std / self._total(level)
-
-    def _here(self, level: Level) -> Level:
-        return Level(level.alpha.to(self.std.device), level.sigma.to(self.std.device))
-
-    def _total(self, level: Level) -> Float64[Tensor, "*B"]:
-        return torch.hypot(level.sigma, level.alpha * self.std)
+        """c_out = σ·s/√v: by how much the network's answer counts, and its error too."""
+        out = _edm(self.std.item(), level.alpha, level.sigma).out
+        assert isinstance(out, Tensor)
+        return out
 
     def forward(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
         """x̂_0 for x_t at one level, or one level an item."""
-        level = self._here(level)
-        total = self._total(level)
-        centred = x_t - align(level.alpha, x_t) * self.mean
-        label = (level.log_snr / 4).clamp(-5, 5).to(x_t.device, x_t.dtype).expand(len(x_t))
-        answer = self.net(centred * align(1 / total, x_t), label)
-        return (
-            self.mean
-            + align(level.alpha * self.std**2 / total**2, x_t) * centred
-            + align(self.output_scale(level), x_t) * answer
-        )
+        alpha, sigma = numbers(level)
+        skip, out, inner = _edm(self.std.item(), alpha, sigma)
+        wide = torch.promote_types(x_t.dtype, self.mean.dtype)
+        mean = self.mean.to(wide)
+        centred = add(x_t.to(wide), -alpha, mean.expand_as(x_t))
+        answer = self.net(scale(inner, centred), _quarter_log_snr(level, centred))
+        return add(add(mean, skip, centred), out, answer).to(x_t.dtype)
+
+
+_LEAST, _MOST = math.exp(-10), math.exp(10)
+
+
+def _quarter_log_snr(level: Level, x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+    """λ/4 within ±5, one for each item of x."""
+    alpha, sigma = numbers(level)
+    if isinstance(alpha, float) and isinstance(sigma, float):
+        ratio = min(max(alpha / sigma, _LEAST), _MOST) if sigma else _MOST
+        return torch.full((len(x),), math.log(ratio) / 2, dtype=x.dtype, device=x.device)
+    return (level.log_snr / 4).clamp(-5, 5).to(x.device, x.dtype).expand(len(x))
+
+
+def _hypot(a: Number, b: Number) -> Number:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.hypot(a, b)
+    return math.hypot(a, b)

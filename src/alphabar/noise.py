@@ -16,7 +16,7 @@ from alphabar.checks import check_seed
 
 # Numbers in a block, at least one item. It decides which number an item gets: a change would change
 # every sample of every seed.
-_BLOCK = 2**14
+_BLOCK = 2**12
 
 
 def keyed_noise(

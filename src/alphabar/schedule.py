@@ -10,7 +10,7 @@ different scales: x_t is multiplied by a factor that depends on t alone, and λ_
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from alphabar.spec import Family, Named
 MAX_T = 1_000_000
 Numbers = Sequence[float] | Tensor | np.ndarray
 Scale = Literal["vp", "ve", "flow", "other"]
-Spacing = Literal["leading", "trailing", "linspace", "log_snr"]
+Spacing = Literal["leading", "trailing", "linspace", "log_snr", "karras"]
 
 _LARGEST = torch.finfo(torch.float64).max
 _SMALLEST_BETA = 1e-300  # below it float64 loses digits, then the number itself
@@ -281,17 +281,19 @@ class Schedule(Named):
                 `linspace`: t = 1 + round(i·(T−1)/(n−1)). Holds both 1 and T.
                 `log_snr`: new levels at equal distances of λ from λ_1 to λ_T. Where ᾱ_T = 0, that
                 level is kept and the others reach to λ_{T−1}.
+                `karras`: the same with equal distances of (σ/α)^(1/7), which are shorter at low
+                noise (Karras et al. 2022, eq. (5)).
 
         Raises:
             ValueError: n < 1, n > T where levels are selected, an unknown rule.
         """
         n, T = check_whole("n", n, 1, MAX_T), self.T
-        if rule == "log_snr":
-            return self._spaced_in_log_snr(n)
+        if rule in ("log_snr", "karras"):
+            return self._spaced_anew(n, rule)
         if n > T:
             raise ValueError(
                 f"n = {n} levels cannot be selected from T = {T}: take n ≤ {T}, or the rule "
-                "log_snr, which makes new levels"
+                "log_snr or karras, which make new levels"
             )
         i = torch.arange(n)
         if rule == "leading":
@@ -302,11 +304,11 @@ class Schedule(Named):
         elif rule == "linspace":
             t = 1 + torch.linspace(0, T - 1, n, dtype=torch.float64).round().long()
         else:
-            raise ValueError(f"rule = {rule!r}: choose leading, trailing, linspace or log_snr")
+            raise ValueError(f"rule = {rule!r}: choose {', '.join(get_args(Spacing))}")
         t = torch.cat([torch.zeros(1, dtype=torch.int64), t])
         return Schedule(self.alpha[t], self.sigma[t])
 
-    def _spaced_in_log_snr(self, n: int) -> "Schedule":
+    def _spaced_anew(self, n: int, rule: Spacing) -> "Schedule":
         log_snr = self.log_snr[1:]
         noise = log_snr[log_snr == -math.inf]  # the level of pure noise, if there is one
         finite = log_snr[: len(log_snr) - len(noise)]
@@ -317,7 +319,12 @@ class Schedule(Named):
                 f"take n ≤ {len(finite) + len(noise)}, or a schedule with more steps"
             )
         if count:
-            noise = torch.cat([_line(finite[0].item(), finite[-1].item(), count), noise])
+            low, high = finite[0].item(), finite[-1].item()
+            if rule == "log_snr":
+                between = _line(low, high, count)
+            else:  # σ/α = e^(−λ/2)
+                between = -14 * _line(math.exp(-low / 14), math.exp(-high / 14), count).log()
+            noise = torch.cat([between, noise])
         return from_log_snr(noise)._in_scale_of(self)
 
     def coefficients(self) -> dict[str, Float64[Tensor, " T"]]:

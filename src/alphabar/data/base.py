@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from alphabar.checks import check_number, check_seed, check_whole
 from alphabar.spec import Family, Named
+
+if TYPE_CHECKING:
+    from alphabar.targets import Target
 
 MAX_N = 100_000_000
 MAX_SEED = 2**32 - 2  # 1 + seed must still be one 32-bit word: see `generated`
@@ -29,6 +32,7 @@ class Data(Named):
         labels: (N,), the class or component of each item, where there are such.
         fresh: `fresh(n, seed)` draws n new x from the same p(x_0), independent of these and of
             those of every other seed; None where p(x_0) is known by these items alone.
+        target: makes the exact p(x_0), where it is known: see `alphabar.targets.target_of`.
     """
 
     x: Float64[Tensor, "N d"] | Float32[Tensor, "N C H W"]
@@ -36,6 +40,7 @@ class Data(Named):
     columns: tuple[str, ...] = ()
     labels: Int64[Tensor, " N"] | None = None
     fresh: Callable[[int, int], Tensor] | None = None
+    target: Callable[[], "Target"] | None = None
 
     @property
     def kind(self) -> Literal["points", "pictures"]:
@@ -57,8 +62,16 @@ class Draw(NamedTuple):
 Randomness = int | np.random.SeedSequence
 
 
-def generated(draw: Callable[[int, Randomness], Draw], n: int, seed: int) -> Data:
-    """The data set whose points, and fresh points, are what `draw(n, randomness)` gives."""
+def generated(
+    draw: Callable[[int, Randomness], Draw],
+    n: int,
+    seed: int,
+    target: Callable[[], "Target"] | None = None,
+) -> Data:
+    """The data set whose points, and fresh points, are what `draw(n, randomness)` gives.
+
+    `target` makes the law that `draw` draws from, where it is known exactly.
+    """
     n, seed = check_count("n", n), check_seed(seed, MAX_SEED)
     own = draw(n, seed)
 
@@ -68,7 +81,7 @@ def generated(draw: Callable[[int, Randomness], Draw], n: int, seed: int) -> Dat
         return _tensor(draw(check_count("n", n), np.random.SeedSequence(words)).x)
 
     labels = None if own.labels is None else torch.from_numpy(own.labels)
-    return Data(_tensor(own.x), _tensor(own.hue.clip(0, 1)), ("x", "y"), labels, fresh)
+    return Data(_tensor(own.x), _tensor(own.hue.clip(0, 1)), ("x", "y"), labels, fresh, target)
 
 
 def check_count(name: str, value: int, high: int = MAX_N) -> int:

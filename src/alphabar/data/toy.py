@@ -7,15 +7,23 @@ set is a fair sample of p(x_0). Coordinates are near unit scale: x_T ~ N(0, I) i
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64
+import torch
+from jaxtyping import Float64, Int64
 from numpy.random import Generator, default_rng
 
 from alphabar.checks import check_number
 from alphabar.data.base import DATA, Data, Draw, Randomness, check_count, check_noise, generated
 
+if TYPE_CHECKING:
+    from alphabar.targets import Target
+
 TAU = 2 * math.pi
+Array = Float64[np.ndarray, " n"] | Int64[np.ndarray, " n"]
+Coordinates = tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]
 
 
 @DATA.entry()
@@ -42,7 +50,11 @@ def swiss_roll(n: int = 10_000, noise: float = 1.0, seed: int = 0) -> Data:
         t = t.reshape(n)  # which squeezes a single one
         return Draw(x[:, [0, 2]] / 10.0, (t / (1.5 * math.pi) - 1) / 2)
 
-    return generated(draw, n, seed)
+    def curve(u: Array) -> Coordinates:
+        t = 1.5 * math.pi * (1 + 2 * u)
+        return _polar(t / 10, t)
+
+    return generated(draw, n, seed, _law(curve, noise / 10))
 
 
 @DATA.entry()
@@ -58,11 +70,13 @@ def moons(n: int = 10_000, noise: float = 0.05, seed: int = 0) -> Data:
     def draw(n: int, randomness: Randomness) -> Draw:
         rng = default_rng(randomness)
         lower, u = rng.integers(2, size=n), rng.random(n)
-        side = 1 - 2 * lower
-        curve = (side * (np.cos(math.pi * u) - 0.5), side * (np.sin(math.pi * u) - 0.25))
-        return Draw(_blur(curve, noise, rng), (lower + u) / 2, lower)
+        return Draw(_blur(curve(lower, u), noise, rng), (lower + u) / 2, lower)
 
-    return generated(draw, n, seed)
+    def curve(lower: Array, u: Array) -> Coordinates:
+        side = 1 - 2 * lower
+        return side * (np.cos(math.pi * u) - 0.5), side * (np.sin(math.pi * u) - 0.25)
+
+    return generated(draw, n, seed, _law_of_parts(curve, noise, [1, 1]))
 
 
 @DATA.entry()
@@ -79,9 +93,12 @@ def circles(n: int = 10_000, factor: float = 0.5, noise: float = 0.05, seed: int
     def draw(n: int, randomness: Randomness) -> Draw:
         rng = default_rng(randomness)
         inner, u = rng.integers(2, size=n), rng.random(n)
-        return Draw(_blur(_polar(np.where(inner, factor, 1.0), TAU * u), noise, rng), u, inner)
+        return Draw(_blur(curve(inner, u), noise, rng), u, inner)
 
-    return generated(draw, n, seed)
+    def curve(inner: Array, u: Array) -> Coordinates:
+        return _polar(np.where(inner, factor, 1.0), TAU * u)
+
+    return generated(draw, n, seed, _law_of_parts(curve, noise, [1, 1]))
 
 
 @DATA.entry()
@@ -97,11 +114,13 @@ def s_curve(n: int = 10_000, noise: float = 0.05, seed: int = 0) -> Data:
     def draw(n: int, randomness: Randomness) -> Draw:
         rng = default_rng(randomness)
         u = rng.random(n)
-        t = 3 * math.pi * (u - 0.5)
-        curve = (np.sin(t) / math.sqrt(2), np.sign(t) * (np.cos(t) - 1) / math.sqrt(2))
-        return Draw(_blur(curve, noise, rng), u)
+        return Draw(_blur(curve(u), noise, rng), u)
 
-    return generated(draw, n, seed)
+    def curve(u: Array) -> Coordinates:
+        t = 3 * math.pi * (u - 0.5)
+        return np.sin(t) / math.sqrt(2), np.sign(t) * (np.cos(t) - 1) / math.sqrt(2)
+
+    return generated(draw, n, seed, _law(curve, noise, (0, 0.5, 1)))
 
 
 @DATA.entry()
@@ -119,11 +138,14 @@ def spirals(
 
     def draw(n: int, randomness: Randomness) -> Draw:
         rng = default_rng(randomness)
-        k, s = rng.integers(arms, size=n), np.sqrt(rng.random(n))
-        curve = _polar(1.6 * s, TAU * (turns * s + k / arms))
-        return Draw(_blur(curve, noise, rng), (k + s) / arms, k)
+        k, u = rng.integers(arms, size=n), rng.random(n)
+        return Draw(_blur(curve(k, u), noise, rng), (k + np.sqrt(u)) / arms, k)
 
-    return generated(draw, n, seed)
+    def curve(k: Array, u: Array) -> Coordinates:
+        s = np.sqrt(u)
+        return _polar(1.6 * s, TAU * (turns * s + k / arms))
+
+    return generated(draw, n, seed, _law_of_parts(curve, noise, [1] * arms))
 
 
 @DATA.entry()
@@ -195,9 +217,12 @@ def rings(n: int = 10_000, rings: int = 4, noise: float = 0.03, seed: int = 0) -
     def draw(n: int, randomness: Randomness) -> Draw:
         rng = default_rng(randomness)
         k, u = rng.choice(rings, size=n, p=share), rng.random(n)
-        return Draw(_blur(_polar(1.5 * (k + 1) / rings, TAU * u), noise, rng), u, k)
+        return Draw(_blur(curve(k, u), noise, rng), u, k)
 
-    return generated(draw, n, seed)
+    def curve(k: Array, u: Array) -> Coordinates:
+        return _polar(1.5 * (k + 1) / rings, TAU * u)
+
+    return generated(draw, n, seed, _law_of_parts(curve, noise, range(1, rings + 1)))
 
 
 @DATA.entry()
@@ -217,7 +242,13 @@ def gaussians(n: int = 10_000, modes: int = 8, std: float = 0.1, seed: int = 0) 
         k = rng.integers(len(means), size=n)
         return Draw(means[k] + std * rng.standard_normal((n, 2)), k / len(means), k)
 
-    return generated(draw, n, seed)
+    def target() -> "Target":
+        from alphabar.targets import Mixture
+
+        var = torch.full((len(means),), std**2, dtype=torch.float64)
+        return Mixture(torch.ones_like(var), torch.from_numpy(means), var)
+
+    return generated(draw, n, seed, target)
 
 
 def gaussian_means(modes: int) -> Float64[np.ndarray, "modes 2"]:
@@ -235,10 +266,35 @@ def gaussian_means(modes: int) -> Float64[np.ndarray, "modes 2"]:
     return np.stack(_polar(np.full(modes, math.sqrt(2)), TAU * np.arange(modes) / modes), 1)
 
 
-Coordinates = tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]
+def _law(
+    curve: Callable[[Array], Coordinates], noise: float, pieces: Sequence[float] = (0, 1)
+) -> Callable[[], "Target"]:
+    """The law of curve(u) + noise·ε, u ~ U[0, 1]; `pieces`: see `alphabar.targets.Curve`."""
+
+    def target() -> "Target":
+        from alphabar.targets import Curve
+
+        return Curve(
+            lambda u: torch.from_numpy(np.stack(curve(u.numpy()), 1)), noise, tuple(pieces)
+        )
+
+    return target
 
 
-def _polar(radius: Float64[np.ndarray, " n"], angle: Float64[np.ndarray, " n"]) -> Coordinates:
+def _law_of_parts(
+    curve: Callable[[Array, Array], Coordinates], noise: float, shares: Sequence[int]
+) -> Callable[[], "Target"]:
+    """The law of curve(k, u) + noise·ε, part k with probability ∝ shares[k], u ~ U[0, 1]."""
+    edges = np.cumsum([0, *shares]) / sum(shares)
+
+    def whole(s: Array) -> Coordinates:
+        k = np.searchsorted(edges[1:-1], s, side="right")
+        return curve(k, ((s - edges[k]) / np.diff(edges)[k]).clip(0, 1))
+
+    return _law(whole, noise, edges.tolist())
+
+
+def _polar(radius: Array, angle: Array) -> Coordinates:
     return radius * np.cos(angle), radius * np.sin(angle)
 
 

@@ -1,36 +1,69 @@
-"""DDIM: an exact deterministic or noisy step, if x̂_0 were right.
+"""DDIM and DDPM: exact steps, if x̂_0 were right.
 
     x_s = α_s·x̂_0 + √(σ_s² − d²)·ε̂ + d·z,    ε̂ = (x_t − α_t·x̂_0)/σ_t,    d = eta·σ̃
 
 with σ̃² the variance of the posterior q(x_s | x_t, x_0). Song, Meng, Ermon 2021, eq. (12) and (16).
-eta = 0 is deterministic; eta = 1 is DDPM's ancestral step with variance β̃.
+eta = 0 is deterministic, and is Euler's method both in EDM's σ and in the flow's time; eta = 1 is
+DDPM's ancestral step.
 """
 
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Literal, cast, get_args
 
 import torch
 
 from alphabar.checks import check_number
-from alphabar.samplers.base import SAMPLERS, Move
-from alphabar.schedule import Schedule
-from alphabar.spec import Named
+from alphabar.samplers.base import (
+    SAMPLERS,
+    LinearSampler,
+    Mix,
+    Move,
+    one_call_a_step,
+    scalars,
+)
+from alphabar.schedule import Level
+
+Variance = Literal["posterior", "beta"]
 
 
 @dataclass(frozen=True)
-class DDIM(Named):
-    """The sampler above; order 1 for eta = 0."""
+class DDIM(LinearSampler):
+    """The sampler above.
+
+    Args:
+        eta: 0 ≤ eta ≤ 1.
+        variance: of the noise; `posterior` is (eta·σ̃)², `beta` the β of the step t → s, whatever
+            eta is.
+    """
 
     eta: float
+    variance: Variance = "posterior"
 
-    def moves(self, schedule: Schedule) -> list[Move]:
-        """The moves T → … → 0; the last lands on x̂_0, because σ_0 = 0."""
-        alpha, sigma, log_snr = schedule.alpha, schedule.sigma, schedule.log_snr
-        new = -torch.expm1(log_snr[1:] - log_snr[:-1])  # σ̃² = σ_s²·new, as in `posterior`
-        a = sigma[:-1] * (1 - self.eta**2 * new).sqrt() / sigma[1:]
-        b = alpha[:-1] - a * alpha[1:]
-        d = self.eta * sigma[:-1] * new.sqrt()
-        rows: list[list[float]] = torch.stack([a, b, d], 1).flip(0).tolist()
-        return [Move(a_i, b_i, (), d_i) for a_i, b_i, d_i in rows]
+    @property
+    def order(self) -> int:
+        """1 without noise."""
+        return 1 if self.eta == 0 and self.variance == "posterior" else 0
+
+    def moves(self, path: Level) -> list[Move]:
+        """One call a step; the step to σ = 0 lands on x̂_0."""
+        alpha_s, sigma_s, sigma_t = path.alpha[1:], path.sigma[1:], path.sigma[:-1]
+        h = path.log_snr.diff() / 2
+        new = (-torch.expm1(-2 * h)).clamp(min=0)  # σ̃² = σ_s²·new; no noise in inversion
+        # Of eta = 1 directly: at σ_s = 0 the logarithm is that of 0, which has no gradient.
+        kept = -h if self.eta == 1 else 0.5 * torch.log1p(-(self.eta**2) * new)
+        a = sigma_s / sigma_t * kept.exp()
+        b = -alpha_s * torch.expm1(kept - h)  # α_s − a·α_t, without the cancellation
+        b = torch.where(alpha_s > 0, b, -a * path.alpha[:-1])  # to pure noise, in inversion
+        if self.variance == "beta":
+            # β = (1 − ᾱ_t)·new, in the variance-preserving scale; no noise on clean data.
+            d = torch.hypot(alpha_s, sigma_s) * ((-path.log_snr[:-1]).sigmoid() * new).sqrt()
+            d = torch.where(sigma_s > 0, d, 0.0)
+        elif self.eta:
+            d = self.eta * sigma_s * new.sqrt()
+        else:
+            d = torch.zeros_like(h)
+        return one_call_a_step(path, map(Mix, scalars(a), scalars(b), repeat(()), scalars(d)))
 
 
 @SAMPLERS.entry()
@@ -40,6 +73,12 @@ def ddim(eta: float = 0.0) -> DDIM:
 
 
 @SAMPLERS.entry()
-def ddpm() -> DDIM:
-    """The DDPM paper's ancestral sampling, with the posterior's variance β̃ (Ho et al. 2020)."""
-    return DDIM(1.0)
+def ddpm(variance: str = "posterior") -> DDIM:
+    """The DDPM paper's ancestral sampling, with variance β̃ (`posterior`) or β (`beta`).
+
+    Both are Ho et al.'s, section 3.2: β̃ is right if all data are one point, β if they are N(0, I).
+    With β the last step adds no noise, as in their code.
+    """
+    if variance not in get_args(Variance):
+        raise ValueError(f"variance = {variance}: choose {' or '.join(get_args(Variance))}")
+    return DDIM(1.0, cast(Variance, variance))
