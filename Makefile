@@ -24,6 +24,9 @@ lint: .venv/test
 bench: .venv/study
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/targets.py
+	$(BIN)/python benchmarks/samplers.py
+	$(BIN)/python benchmarks/fitted.py
 
 # What is too long for CI.
 prove: .venv/test

@@ -21,7 +21,7 @@ from alphabar.samplers import SAMPLERS, Normal, Sampler, sample
 from alphabar.schedule import Schedule
 from alphabar.targets import target_of
 
-CALLS = (4, 5, 6, 8, 10, 12, 16, 24)
+CALLS = (4, 5, 6, 8, 12, 16, 24)
 OTHERS = ("ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "unipc:order=3", "adams")
 N = 10_000
 

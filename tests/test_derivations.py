@@ -39,6 +39,9 @@ x_0, x_s, x_t, x, d = sp.symbols("x_0 x_s x_t x d", real=True)
 eps, eps_bar, eps_t, eps_hat = sp.symbols("eps eps_bar eps_t eps_hat", real=True)
 mu_q, mu_p = sp.symbols("mu_q mu_p", real=True)
 sigma_q, sigma_p = sp.symbols("sigma_q sigma_p", positive=True)
+# Data of three points, of any weights: a law is a limit of such.
+CLEAN = sp.symbols("u_1:4", real=True)
+WEIGHTS = sp.symbols("p_1:4", positive=True)
 
 
 def density(point: sp.Expr, mean: sp.Expr, var: sp.Expr) -> sp.Expr:
@@ -66,6 +69,11 @@ def under_q(f: sp.Expr) -> sp.Expr:
 @cache
 def kl_by_integration() -> sp.Expr:
     return under_q(LOG_RATIO)
+
+
+def over_data(f: sp.Expr) -> sp.Expr:
+    """∫ f(x_0) p(x_0) dx_0 for data of three points."""
+    return sum(w * f.subs(x_0, u) for w, u in zip(WEIGHTS, CLEAN, strict=True))
 
 
 def regression(past: sp.Expr, root: sp.Expr, seen: sp.Expr, x_0: sp.Expr) -> tuple[sp.Expr, ...]:
@@ -110,6 +118,21 @@ def meaning(derivation: str) -> dict[str, sp.Expr]:
         bayes = log_density(x_t, r * x_s, 1 - r**2) + log_density(x_s, a * x_0, 1 - a**2)
         table["A"], minus_2b, _ = sp.Poly(-2 * bayes, x_s).all_coeffs()
         table["B"] = -minus_2b / 2
+    if derivation == "tweedie":
+        kernel = density(x_t, r * a * x_0, 1 - alpha_bar)
+        kernels = [kernel.subs(x_0, u) for u in CLEAN]
+        p_t = over_data(kernel)
+        # Bayes by counting: each point's share of the density at x_t.
+        shares = [w * k / p_t for w, k in zip(WEIGHTS, kernels, strict=True)]
+        table |= {
+            "x_t": x_t,
+            r"q(x_t\mid x_0)": kernel,
+            r"\nabla q(x_t\mid x_0)": sp.diff(kernel, x_t),
+            "p_t(x_t)": p_t,
+            r"\nabla p_t(x_t)": sp.diff(p_t, x_t),
+            r"\nabla\log p_t(x_t)": sp.diff(sp.log(p_t), x_t),
+            r"\hat x_0": sum(share * u for share, u in zip(shares, CLEAN, strict=True)),
+        }
     if derivation in ("mean_in_eps", "l_simple"):
         table["x_t"] = jump
         table[r"\tilde\mu_t"], table[r"\tilde\beta_t"] = regression(a**2, r, jump, x_0)
@@ -373,6 +396,7 @@ SWAPS = {
     r"\mu_p": r"\mu_q",
     r"\sigma_q": r"\sigma_p",
     r"\sigma_p": r"\sigma_q",
+    r"\hat x_0": "x_t",
     "A": "B",
     "B": "A",
 }
@@ -671,6 +695,30 @@ def split_holds(tex: str) -> bool:
     return sp.expand(gap) == 0
 
 
+def integral_holds(tex: str) -> bool:
+    """The left side is the integral on the right, over data of three points."""
+    left, right = first_sides(tex)
+    found = re.fullmatch(r"\\int (.*)\\,p\(x_0\)\\,dx_0", right)
+    if not found:
+        raise ValueError(tex)
+    return equal(value(left, "tweedie"), over_data(value(found[1], "tweedie")))
+
+
+def tweedie_bayes_holds(tex: str) -> bool:
+    """The quotient gives each point its share of the density, and their mean is what is named."""
+    rule, mean = re.split(QUAD, tex)
+    found = re.fullmatch(r"p\(x_0\\mid x_t\) = \\frac\{(.*)\\,p\(x_0\)\}\{(.*)\}", rule.strip())
+    name, inside = (side.strip() for side in mean.split("="))
+    moment = re.fullmatch(r"\\int (.*)\\,p\(x_0\\mid x_t\)\\,dx_0", inside)
+    if not found or not moment:
+        raise ValueError(tex)
+    share = value(found[1], "tweedie") / value(found[2], "tweedie")
+    of_what = value(moment[1], "tweedie")
+    return equal(over_data(share), sp.S.One) and equal(
+        value(name, "tweedie"), over_data(share * of_what)
+    )
+
+
 STATEMENTS: dict[tuple[str, str], Callable[[str], bool]] = {
     ("closed_form", "kernel"): kernel_holds,
     ("closed_form", "one_step"): lambda tex: equal(
@@ -685,6 +733,9 @@ STATEMENTS: dict[tuple[str, str], Callable[[str], bool]] = {
     ("posterior", "log"): log_density_holds,
     ("posterior", "collect"): log_density_holds,
     ("posterior", "result"): posterior_holds,
+    ("tweedie", "marginal"): integral_holds,
+    ("tweedie", "inside"): integral_holds,
+    ("tweedie", "bayes"): tweedie_bayes_holds,
     ("l_simple", "reverse"): reverse_holds,
     ("l_simple", "term"): term_holds,
     ("l_simple", "kl"): kl_definition_holds,
@@ -725,6 +776,14 @@ def test_statement_says_the_truth(derivation: str, key: str) -> None:
         ("posterior", "collect", "- 2B", "- B"),
         ("posterior", "result", r"\tilde\beta_t", r"\beta_t"),
         ("posterior", "result", r"\tilde\mu_t", r"B"),
+        ("tweedie", "marginal", r"q(x_t\mid x_0)", r"\nabla q(x_t\mid x_0)"),
+        ("tweedie", "marginal", r"\,p(x_0)", ""),
+        ("tweedie", "inside", "x_0 - x_t", "x_0 + x_t"),
+        ("tweedie", "inside", r"\sqrt{\bar\alpha_t}", r"\bar\alpha_t"),
+        ("tweedie", "inside", r"{1-\bar\alpha_t}", r"{\bar\alpha_t}"),
+        ("tweedie", "bayes", r"{p_t(x_t)}", r"{\nabla p_t(x_t)}"),
+        ("tweedie", "bayes", r"{q(x_t\mid x_0)", r"{\nabla q(x_t\mid x_0)"),
+        ("tweedie", "bayes", r"\int x_0", r"\int x_t"),
         ("l_simple", "reverse", r"\tilde\sigma_t^2", r"\tilde\sigma_t"),
         ("l_simple", "term", r"q(x_{t-1}\mid x_t, x_0)", r"q(x_{t-1}\mid x_t)"),
         ("l_simple", "kl", r"\int q(x)", r"\int p(x)"),

@@ -1,8 +1,9 @@
-r"""Four proofs behind the formulas, line by line, each line with its reason in words.
+r"""Five proofs behind the formulas, line by line, each line with its reason in words.
 
 - `closed_form`:  q(x_t | x_0) = N(√ᾱ_t x_0, (1 − ᾱ_t) I), by induction over the chain
 - `posterior`:    q(x_{t−1} | x_t, x_0) = N(μ̃_t, β̃_t I), by Bayes and completing the square
 - `mean_in_eps`:  μ̃_t = (x_t − β_t/√(1−ᾱ_t) ε)/√(1−β_t)
+- `tweedie`:      ∇log p_t(x_t) = (√ᾱ_t E[x_0 | x_t] − x_t)/(1 − ᾱ_t)
 - `l_simple`:     from the KL divergence of two Gaussians to L_simple
 
 This module holds the TeX, which no language owns; `locale/<lang>/proofs.toml` holds the words.
@@ -220,6 +221,29 @@ FORMULAS: dict[str, dict[str, Formula]] = {
             r" = \frac{x_1 - \sqrt{1-\bar\alpha_1}\,\epsilon}{\sqrt{\bar\alpha_1}} = x_0"
         ),
     },
+    "tweedie": {
+        "marginal": _statement(r"p_t(x_t) = \int q(x_t\mid x_0)\,p(x_0)\,dx_0"),
+        "slope": _identity(
+            r"\nabla q(x_t\mid x_0)"
+            r" = \frac{\sqrt{\bar\alpha_t}\,x_0 - x_t}{1-\bar\alpha_t}\,q(x_t\mid x_0)"
+        ),
+        "inside": _statement(
+            r"\nabla p_t(x_t) = \int \frac{\sqrt{\bar\alpha_t}\,x_0 - x_t}{1-\bar\alpha_t}"
+            r"\,q(x_t\mid x_0)\,p(x_0)\,dx_0"
+        ),
+        "bayes": _statement(
+            r"p(x_0\mid x_t) = \frac{q(x_t\mid x_0)\,p(x_0)}{p_t(x_t)},"
+            r" \quad \hat x_0 = \int x_0\,p(x_0\mid x_t)\,dx_0"
+        ),
+        "result": _identity(
+            r"\nabla\log p_t(x_t) = \frac{\nabla p_t(x_t)}{p_t(x_t)}"
+            r" = \frac{\sqrt{\bar\alpha_t}\,\hat x_0 - x_t}{1-\bar\alpha_t}"
+        ),
+        "eps": _identity(
+            r"\frac{x_t - \sqrt{\bar\alpha_t}\,\hat x_0}{\sqrt{1-\bar\alpha_t}}"
+            r" = -\sqrt{1-\bar\alpha_t}\,\nabla\log p_t(x_t)"
+        ),
+    },
     "l_simple": {
         "reverse": _statement(
             r"p_\theta(x_{t-1}\mid x_t) = \mathcal{N}\left(x_{t-1};\,"
@@ -318,13 +342,13 @@ FORMULAS: dict[str, dict[str, Formula]] = {
 
 @cache
 def derivations(lang: str = "en") -> tuple[Derivation, ...]:
-    """Return the four proofs with their words in `lang`.
+    """Return the five proofs with their words in `lang`.
 
     Raises:
         ValueError: an unknown language.
 
     >>> [d.key for d in derivations()]
-    ['closed_form', 'posterior', 'mean_in_eps', 'l_simple']
+    ['closed_form', 'posterior', 'mean_in_eps', 'tweedie', 'l_simple']
     >>> derivations("ko")[0].steps[0].source
     'Ho, Jain, Abbeel 2020 (arXiv:2006.11239), 식 (2)'
     """

@@ -25,10 +25,14 @@ from alphabar.figures import (
     Style,
     animation,
     data_cloud,
+    density_and_score,
+    error_against_calls,
     loss_curve,
+    memorisation,
     samples_beside_data,
     schedule_curves,
     schedule_rows,
+    step_spacing,
     strip,
 )
 from alphabar.figures.style import DPI, THEMES
@@ -37,7 +41,18 @@ from alphabar.markup import display, fill, inline, math_svg, number_text, plain_
 from alphabar.metrics import FLOOR_SETS, REFERENCE
 from alphabar.output import filling
 from alphabar.schedule import Schedule
-from alphabar.study import FILM, SHOWN, Bar, Study, at_times, summary
+from alphabar.study import (
+    CALLS,
+    FILM,
+    PATH_SAMPLER,
+    SHOWN,
+    Bar,
+    Exact,
+    Field,
+    Study,
+    at_times,
+    summary,
+)
 from alphabar.trace import Trace, even_times
 
 SECTIONS = (
@@ -48,6 +63,7 @@ SECTIONS = (
     "coefficients",
     "pictures",
     "posterior",
+    "exact",
     "learning",
     "reverse",
     "score",
@@ -67,6 +83,13 @@ COEFFICIENTS = {
     "posterior_mean_coef1": r"\frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}",
     "posterior_mean_coef2": r"\frac{\sqrt{1-\beta_t}\,(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}",
 }
+# What Tweedie's formula speaks of, for a finite set.
+OF_SET = (
+    r"\hat x_0 = \frac{\sum_i w_i\,x_i}{\sum_i w_i}, \quad w_i = \exp\left("
+    r"-\frac{\lVert x_t - \sqrt{\bar\alpha_t}\,x_i\rVert^2}{2(1-\bar\alpha_t)}\right)"
+)
+GOAL = 1.25  # times the distance of true samples
+RULES = ("log_snr", "karras", "curvature", "fitted", "all")
 CODE = """\
 import torch
 from alphabar import data, forward, schedule
@@ -114,14 +137,20 @@ def write_report(found: Study, folder: Path, lang: str, command: str, bar: Bar) 
 
 
 def result_lines(found: Study, lang: str) -> list[str]:
-    """What came out, in five lines."""
+    """What came out, in six lines."""
     words: Mapping[str, str] = texts(lang, "report")["result"]
-    best = found.sampled[0]
+    best, exact = found.sampled[0], found.exact.best
     missed = sum(terminal(p.schedule).kl_to_prior > REACHES_NOISE for p in found.post)
     values: dict[str, dict[str, object]] = {
         "data": {"data": found.data.spec, "n": f"{len(found.x_0):,}", "seed": found.seed},
         "forward": {"distance": f"{found.chain.distance:.3f}", "bound": f"{found.chain.bound:.3f}"},
         "schedules": {"count": missed},
+        "exact": {
+            "nfe": exact.nfe,
+            "ratio": f"{exact.ratio:.2f}",
+            "net_nfe": best.nfe,
+            "net_ratio": f"{best.score.ratio:.2f}",
+        },
         "train": {
             "steps": f"{len(found.trained.losses):,}",
             "seconds": f"{found.trained.seconds:.0f}",
@@ -155,7 +184,8 @@ def _plans(found: Study, style: Style) -> dict[str, Callable[[], Figure]]:
 
     photograph, digits = found.pictures
     ends = _where_they_end(found)
-    return {
+    exact = found.exact
+    plans = {
         "data": lambda: data_cloud(shown, hue, columns=columns, style=style),
         "chain": traced(found.chain.chain, hue=hue, columns=columns),
         "closed-form": traced(
@@ -187,7 +217,63 @@ def _plans(found: Study, style: Style) -> dict[str, Callable[[], Figure]]:
             columns=columns,
             style=style,
         ),
+        "exact-reverse": traced(
+            exact.reverse.trace,
+            hue=_nearest_hue(found, exact.reverse.trace.x[-1]),
+            x_0_hat=exact.reverse.x_0_hat,
+            columns=columns,
+        ),
+        "exact-samplers": lambda: error_against_calls(
+            _lines(exact), goal=GOAL if exact.source.is_law else None, style=style
+        ),
+        "exact-steps": lambda: step_spacing(
+            {rule: exact.levels[rule] for rule in RULES if rule in exact.levels}, style=style
+        ),
+        "memorisation": lambda: _memorisation(exact, style),
     }
+    if (field := exact.field) is not None:
+        plans["density-and-score"] = lambda: _density(field, style)
+    return plans
+
+
+def _lines(exact: Exact) -> dict[str, list[tuple[float, float, float | None]]]:
+    """The rows that were compared, a line for each sampler and rule."""
+    lines: dict[str, list[tuple[float, float, float | None]]] = {}
+    for row in exact.compared:
+        point = (float(row.nfe), row.ratio, row.standard_error)
+        lines.setdefault(f"{_name(row.sampler)}, {row.spacing}", []).append(point)
+    return lines
+
+
+def _name(spec: str) -> str:
+    """A sampler without its numbers."""
+    return spec.partition(":")[0]
+
+
+def _memorisation(exact: Exact, style: Style) -> Figure:
+    found, law = exact.memorised, exact.memorised.of_law
+    return memorisation(
+        found.training,
+        found.of_set.x,
+        None if law is None else law.x,
+        nearest_of_set=found.of_set.nearest,
+        nearest_of_law=None if law is None else law.nearest,
+        nearest_fresh=found.fresh.nearest,
+        style=style,
+    )
+
+
+def _density(field: Field, style: Style) -> Figure:
+    return density_and_score(
+        field.log_density,
+        field.score,
+        field.times,
+        field.alpha_bar,
+        x=field.x,
+        y=field.y,
+        at=field.at,
+        style=style,
+    )
 
 
 def _where_they_end(found: Study) -> Any:
@@ -229,8 +315,8 @@ def _save_png(figure: Figure, path: Path) -> None:
     )
 
 
-def _film_all(found: Study, folder: Path, lang: str) -> list[dict[str, str]]:
-    """The forward and the reverse process as films."""
+def _film_all(found: Study, folder: Path, lang: str) -> dict[str, str]:
+    """The forward and the reverse process as films, the latter with both denoisers."""
     forward = at_times(
         found.schedule.to_vp(),
         found.x_0[:SHOWN],
@@ -240,13 +326,17 @@ def _film_all(found: Study, folder: Path, lang: str) -> list[dict[str, str]]:
     parts = {
         "forward": (forward, found.hue[:SHOWN]),
         "reverse": (found.reverse.film, _where_they_end(found)),
+        "exact": (
+            found.exact.reverse.film,
+            _nearest_hue(found, found.exact.reverse.film.x[-1]),
+        ),
     }
-    films = []
+    films = {}
     for name, (part, hue) in parts.items():
         path = folder / f"{name}.mp4"
         style = Style("light", lang)
         animation(part.x, part.times, part.alpha_bar, hue, path, columns=found.columns, style=style)
-        films.append({"name": name, "moving": _data_url(path)})
+        films[name] = _data_url(path)
     return films
 
 
@@ -263,7 +353,7 @@ def _page(
     lang: str,
     command: str,
     images: dict[str, dict[str, str]],
-    films: list[dict[str, str]],
+    films: dict[str, str],
 ) -> str:
     words = texts(lang, "report")
     environment = jinja2.Environment(
@@ -312,7 +402,21 @@ def _page(
             "posterior": FORMULAS["posterior"]["result"].tex,
             "mean_in_eps": FORMULAS["mean_in_eps"]["mean"].tex,
             "l_simple": FORMULAS["l_simple"]["result"].tex,
+            "score": FORMULAS["tweedie"]["result"].tex,
+            "of_set": OF_SET,
         },
+        exact=found.exact,
+        exact_n=f"{len(found.exact.source.x):,}",
+        exact_points=f"{len(found.exact.reverse.trace.x[0]):,}",
+        exact_steps=found.exact.reverse.trace.schedule.T,
+        exact_sampler=PATH_SAMPLER,
+        exact_set=f"{found.exact.n:,}",
+        exact_few=len(next(iter(found.exact.levels.values()))),
+        exact_best=_name(found.exact.best.sampler),
+        exact_fresh=words["exact"]["fresh" if found.data.fresh else "held_out"],
+        exact_table=_table(found.exact),
+        exact_of=_share_texts(found.exact),
+        goal=GOAL,
         post=[_diagnosed(p.schedule) for p in found.post],
         schedule=found.schedule.spec,
         T=f"{found.reverse.trace.schedule.T:,}",
@@ -326,6 +430,32 @@ def _page(
         command=command,
         code=CODE,
     )
+
+
+def _table(exact: Exact) -> dict[str, Any]:
+    """The ratios, a row for each sampler and rule and a column for each number of calls."""
+    calls = sorted({row.nfe for row in exact.compared})
+    # A sampler of two calls a step does not make every number of calls.
+    wanted = list(CALLS) if set(CALLS) & set(calls) else calls
+    rows = []
+    for name, line in _lines(exact).items():
+        within = [[p for p in line if p[0] <= k] for k in wanted]
+        above = [0, *wanted]
+        cells = [
+            next((p for p in reversed(points) if p[0] > low), None)
+            for points, low in zip(within, above, strict=False)
+        ]
+        rows.append((*name.split(", "), cells))
+    return {"calls": wanted, "rows": rows}
+
+
+def _share_texts(exact: Exact) -> dict[str, str]:
+    """How many samples come near a training point, in per cent."""
+    found = exact.memorised
+    return {
+        "of_set": f"{100 * found.share(found.of_set):.3g}%",
+        "of_law": "" if found.of_law is None else f"{100 * found.share(found.of_law):.3g}%",
+    }
 
 
 def _diagnosed(schedule: Schedule) -> dict[str, Any]:

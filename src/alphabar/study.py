@@ -1,4 +1,5 @@
-"""The study: from data through the forward process and the schedules to a trained reverse process.
+"""The study: from data through the forward process and the schedules to the reverse process, first
+with the exact denoiser of the data and then with a trained one.
 
 `study` computes; `report.py` writes it up. Each part is a function that returns what it found, so
 that a lesson or a notebook can call it alone.
@@ -14,14 +15,28 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from alphabar import schedule as schedules
+from alphabar.compare import Halves, Row, evaluate, halves, yardstick_of
 from alphabar.data import Data, Standardiser
 from alphabar.denoise import NetDenoiser
 from alphabar.diagnosis import remedies
+from alphabar.draw import (
+    Choice,
+    Plan,
+    Source,
+    Watched,
+    choose,
+    draw,
+    fit_length,
+    make_plan,
+    source_of,
+)
+from alphabar.fit import fit_mixes
 from alphabar.forward import marginal
-from alphabar.metrics import Score, Yardstick, against_fresh, against_held_out
+from alphabar.metrics import FLOOR_SETS, Score, Yardstick
 from alphabar.nets import MLP
 from alphabar.samplers import SAMPLERS, sample
-from alphabar.schedule import SCHEDULES, Schedule
+from alphabar.schedule import SCHEDULES, Schedule, from_log_snr
+from alphabar.targets import Points, Target
 from alphabar.trace import Moments, Trace, even_times, ks_bound, ks_distance, trace
 from alphabar.train import train
 
@@ -33,6 +48,33 @@ LONG = 1000  # steps of the long reverse process, at most
 DRAWS = 10  # sets that are sampled and scored
 # (samplers that are compared, in the order of the report; the first one is the study's result)
 COMPARED = ("dpmpp_2m", "ddim:eta=0.0", "ddpm")
+# --- with the exact denoiser
+PATH = 80  # steps of the reverse process, without noise
+PATH_SAMPLER = "dpmpp_2m"
+CALLS = (5, 8, 12, 20, 40)
+# (sampler, how its levels are chosen); at each number of calls
+RULED = (
+    ("ddim", "log_snr"),
+    ("heun", "curvature"),
+    ("unipc", "log_snr"),
+    ("dpmpp_2m", "log_snr"),
+    ("dpmpp_2m", "curvature"),
+)
+FEWEST = (5, 8)  # calls to which levels and coefficients are fitted by gradient: seconds each
+SPACED = 8  # steps whose levels are shown
+EXACT_DRAWS = 3
+SET = (
+    2_000  # points whose exact denoiser leads, where the law is not known: its cost grows with them
+)
+FIT_SET = 200  # of them, for the fitting by gradient: a gradient costs several calls
+MEMORY = 300  # training points that are few enough to see in a picture
+RECALLED = 1_000  # samples by their exact denoiser
+LEAST_NOISE = 20.0  # λ of data of spread 1 at which neighbours of a set are far apart
+FRESH_SEED = 2**31  # of true points to compare with: the yardstick takes the small ones
+# The levels whose density is drawn: the t that come closest.
+SHOWN_ALPHA_BAR = (0.998, 0.97, 0.85, 0.5, 0.1)
+GRID, ARROWS = 101, 15  # places on an axis
+
 POST_CHAIN = "constant:T=100,beta=0.035"
 POST_SCHEDULES = tuple(
     f"{kind}:T=100,start=1e-05,end=0.01" for kind in ("linear", "quad", "sigmoid")
@@ -88,6 +130,66 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Field:
+    """Density and score in the plane, in the variance-preserving scale, at several t."""
+
+    times: list[int]
+    alpha_bar: list[float]
+    log_density: list[Float64[Tensor, "H W"]]
+    score: list[Float64[Tensor, "N 2"]]
+    x: Float64[Tensor, " W"]
+    y: Float64[Tensor, " H"]
+    at: Float64[Tensor, "N 2"]
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Samples, and the distance of each to the nearest of the training points."""
+
+    x: Float[Tensor, "n d"]
+    nearest: Float64[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """What the exact denoiser of a few training points gives back, beside the law's."""
+
+    training: Float[Tensor, "k d"]
+    of_set: Recalled
+    of_law: Recalled | None  # None where the law is not known
+    fresh: Recalled  # true points that are not among the training points
+
+    @property
+    def near(self) -> float:
+        """Nearer than this to a training point comes one true point in a hundred."""
+        return self.fresh.nearest.quantile(0.01).item()
+
+    def share(self, samples: Recalled) -> float:
+        """The share of samples that come nearer than that."""
+        return (samples.nearest < self.near).double().mean().item()
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The reverse process with the exact denoiser."""
+
+    source: Source
+    field: Field | None  # in the plane only
+    reverse: Reverse
+    start: str  # `noise` or `matched`
+    n: int  # points of a set that is scored
+    compared: list[Row]
+    levels: dict[str, Float64[Tensor, " T"]]  # λ of a few steps, by the rule that chose them
+    memorised: Memorised
+
+    @property
+    def best(self) -> Row:
+        """The closest in the few calls that steps were fitted to."""
+        few = [row for row in self.compared if row.nfe <= SPACED] or self.compared
+        return min(few, key=lambda row: row.ratio)
+
+
+@dataclass(frozen=True)
 class Study:
     """Everything the report shows."""
 
@@ -101,6 +203,7 @@ class Study:
     post: list[Trace]
     mended: list[Trace]
     pictures: list[Trace]
+    exact: Exact
     trained: Trained
     reverse: Reverse
     sampled: list[Sampled]
@@ -142,16 +245,10 @@ def study(
     generator = torch.Generator().manual_seed(seed % 2**63)
     every = data.x if standardiser is None else standardiser.apply(data.x)
     order = torch.arange(len(every))
-    held_out = None
-    if data.fresh is None:
-        if len(every) < 4:
-            raise ValueError(
-                f"{len(every)} rows: study trains on half of a file and scores against the other "
-                "half, so it needs 4 or more"
-            )
-        order = torch.randperm(len(every), generator=generator)
-        order, rest = order[: (len(every) + 1) // 2], order[(len(every) + 1) // 2 :]
-        held_out = every[rest]
+    parts = halves(data, seed)
+    if parts is not None:
+        torch.randperm(len(every), generator=generator)  # the bits that cut the file in two
+        order = parts.used
     x_0 = every[order].float()
 
     advance = bar("forward", 4)
@@ -165,10 +262,11 @@ def study(
     pictures = dissolving_pictures(generator)
     advance()
 
+    n = min(len(x_0), SHOWN)
+    yardstick = _yardstick(data, standardiser, parts, n, bar)
+    exact = run_exactly(data, standardiser, schedule, seed, parts, yardstick, bar)
     trained = train_denoiser(x_0, steps, seed, bar)
     reverse = run_backwards(trained.denoiser, schedule, x_0, seed, bar)
-    yardstick = measure(data, standardiser, x_0.double(), held_out)
-    n = min(len(x_0), SHOWN)
     sampled = [
         draw_and_score(name, trained.denoiser, few, n, seed, yardstick, bar) for name in COMPARED
     ]
@@ -183,6 +281,7 @@ def study(
         post,
         mended,
         pictures,
+        exact,
         trained,
         reverse,
         sampled,
@@ -279,23 +378,11 @@ def run_backwards(
     return Reverse(shown, [believed[t] for t in shown.times], part(film_times))
 
 
-def measure(
-    data: Data,
-    standardiser: Standardiser | None,
-    used: Float64[Tensor, "N d"],
-    held_out: Float64[Tensor, "M d"] | None,
+def _yardstick(
+    data: Data, standardiser: Standardiser | None, parts: Halves | None, n: int, bar: Bar
 ) -> Yardstick:
-    """Against fresh points where there are any, else against the held-out half of the file."""
-    fresh = data.fresh
-    if fresh is None:
-        assert held_out is not None
-        return against_held_out(used[:SHOWN], held_out[:SHOWN])
-
-    def draw(n: int, seed: int) -> Tensor:
-        x = fresh(n, seed)
-        return x if standardiser is None else standardiser.apply(x)
-
-    return against_fresh(min(len(used), SHOWN), draw)
+    total = 1 + FLOOR_SETS if parts is None else 1
+    return yardstick_of(data, standardiser, parts, n, bar("floor", total))
 
 
 def draw_and_score(
@@ -322,6 +409,239 @@ def draw_and_score(
     return Sampled(sampler.spec, schedule.T, seconds, yardstick.score(draws), draws[0].float())
 
 
+# --- with the exact denoiser
+
+
+def run_exactly(
+    data: Data,
+    standardiser: Standardiser | None,
+    schedule: Schedule,
+    seed: int,
+    parts: Halves | None,
+    yardstick: Yardstick,
+    bar: Bar,
+) -> Exact:
+    """The reverse process led by E[x_0 | x_t] itself: where it goes, how close, and to what.
+
+    Args:
+        data: points.
+        standardiser: applied to the points first, where given.
+        schedule: what the levels come from.
+        seed: determines everything.
+        parts: the halves of a file; None for points that can be drawn afresh.
+        yardstick: for sets of as many points as there are, `SHOWN` at most.
+        bar: makes progress bars.
+    """
+    x = data.x if parts is None else data.x[parts.used]
+    x = x if standardiser is None else standardiser.apply(x)
+    source, n = exact_source(data, standardiser, x), min(len(x), SHOWN)
+    if not source.is_law and n > SET:
+        n = SET
+        yardstick = _yardstick(data, standardiser, parts, n, bar)
+    field = density_field(source.target, schedule, source.x) if x.shape[1] == 2 else None
+    reverse, start = exact_reverse(source, schedule, seed, bar)
+    compared, levels = compare_exactly(source, schedule, yardstick, n, seed, bar)
+    memorised = memorise(source, schedule, x[:MEMORY], true_points(data, standardiser, parts), seed)
+    return Exact(source, field, reverse, start, n, compared, levels, memorised)
+
+
+def exact_source(
+    data: Data, standardiser: Standardiser | None, x: Float64[Tensor, "N d"]
+) -> Source:
+    """The law of the data where it is known in these units, else the first of the points x."""
+    if data.target is not None and standardiser is None:
+        return source_of(data, None)
+    return Source(Points(x[:SET]), x[:SET], False, standardiser)
+
+
+def true_points(
+    data: Data, standardiser: Standardiser | None, parts: Halves | None
+) -> Float64[Tensor, "n d"]:
+    """Points of the same kind that are not among the data, or the held-out half of a file."""
+    if data.fresh is not None:
+        x = data.fresh(RECALLED, FRESH_SEED)
+    else:
+        assert parts is not None
+        x = data.x[parts.held_out[:RECALLED]]
+    return x if standardiser is None else standardiser.apply(x)
+
+
+def density_field(target: Target, schedule: Schedule, x_0: Float[Tensor, "N 2"]) -> Field | None:
+    """log p_t and ∇log p_t on grids that hold most of every p_t shown.
+
+    None where the data are so wide that the noise of no level reaches from one place to the next.
+    """
+    schedule = schedule.to_vp()
+    gaps = [(schedule.alpha_bar[1:] - wanted).abs() for wanted in SHOWN_ALPHA_BAR]
+    times = sorted({1 + int(gap.argmin()) for gap in gaps})
+    levels = [schedule[t] for t in times]
+    generator = torch.Generator().manual_seed(0)
+    # As many of a small set, each several times over: the noise has to show its extent, too.
+    some = x_0[torch.arange(REVERSE_SHOWN) % len(x_0)].double()
+    clouds = torch.cat([marginal(level, some).sample(generator) for level in levels])
+    low, high = (clouds.quantile(q, dim=0) for q in (0.01, 0.99))
+    # One scale on both axes, so that an arrow points where the score does.
+    reach, middle = 0.54 * (high - low).max(), (low + high) / 2
+    x, y = (m + reach * torch.linspace(-1, 1, GRID, dtype=torch.float64) for m in middle)
+    cell = 2 * reach / (GRID - 1)
+    times = [t for t, level in zip(times, levels, strict=True) if level.sigma > cell / 5]
+    if not times:
+        return None
+    levels = [schedule[t] for t in times]
+    inside = torch.linspace(-1, 1, ARROWS, dtype=torch.float64) * (1 - 1 / ARROWS)
+    at = torch.cartesian_prod(*(m + reach * inside for m in middle))
+    places = torch.cartesian_prod(x, y)
+    if places.abs().max() < 1000 * reach:
+        # A picture needs no more, and a curve is asked in float64 at a hundred times the cost.
+        places = places.float()
+    return Field(
+        times,
+        schedule.alpha_bar[times].tolist(),
+        [target.log_prob(places, level).view(GRID, GRID).T for level in levels],
+        [target.score(at, level).double() for level in levels],
+        x,
+        y,
+        at,
+    )
+
+
+def exact_reverse(source: Source, schedule: Schedule, seed: int, bar: Bar) -> tuple[Reverse, str]:
+    """Points that follow the exact flow from noise to data, and how they were started."""
+    choice = long_way(schedule)
+    plan = make_plan(choice, source, schedule, "auto", seed, bar)
+    times, film = even_times(choice.steps, 8), even_times(choice.steps, FILM)
+    watched = Watched([*times, *film], REVERSE_SHOWN)
+    draw(
+        source, plan, REVERSE_SHOWN, seed, watch=watched, advance=bar("exact reverse", choice.steps)
+    )
+    whole = watched.trace(plan.schedule).to_vp()
+    at = {t: i for i, t in enumerate(whole.times)}
+
+    def part(times: Sequence[int]) -> Trace:
+        falling = sorted(times, reverse=True)
+        return Trace(whole.schedule, falling, [whole.x[at[t]] for t in falling])
+
+    believed = [watched.x_0_hat[at[t]] for t in sorted(times, reverse=True)]
+    return Reverse(part(times), believed, part(film)), plan.start_name
+
+
+def long_way(schedule: Schedule) -> Choice:
+    """Many small steps, without noise."""
+    if not _can_be_spaced(schedule):
+        return choose(PATH_SAMPLER, "all", schedule)
+    return choose(PATH_SAMPLER, "log_snr", schedule, steps=PATH)
+
+
+def _can_be_spaced(schedule: Schedule) -> bool:
+    """Whether there are two levels to lie between."""
+    return int(schedule.log_snr[1:].isfinite().sum()) > 1
+
+
+def compare_exactly(
+    source: Source, schedule: Schedule, yardstick: Yardstick, n: int, seed: int, bar: Bar
+) -> tuple[list[Row], dict[str, Float64[Tensor, " T"]]]:
+    """Samplers with the exact denoiser: how close each comes, and the levels of a few steps.
+
+    Args:
+        source: what to draw from.
+        schedule: what the levels come from.
+        yardstick: for sets of n points.
+        n: points in a set.
+        seed: determines all noise.
+        bar: makes progress bars.
+    """
+    if _can_be_spaced(schedule):
+        choices = [choose(name, rule, schedule, nfe=k) for name, rule in RULED for k in CALLS]
+        choices += [choose("mixes", "fitted", schedule, nfe=k) for k in FEWEST]
+    else:
+        names = dict.fromkeys(name for name, _ in RULED)
+        choices = [choose(name, "all", schedule) for name in names]
+    # One bar for all that is fitted: a bar for each would fill the screen.
+    fitting = bar("fitting", sum(map(fit_length, choices)))
+    comparing = bar("comparing", EXACT_DRAWS * len(choices))
+    rows: list[Row] = []
+    levels: dict[str, Tensor] = {}
+    for choice in choices:
+        if choice.fits_mixes:
+            plan = fitted_plan(choice.steps, source, schedule, seed, fitting)
+        else:
+            plan = make_plan(choice, source, schedule, "auto", seed, lambda *_: fitting)
+        rows.append(evaluate(source, plan, yardstick, n, EXACT_DRAWS, seed, comparing))
+        if choice.steps == SPACED and choice.rule not in levels:
+            levels[choice.rule] = plan.schedule.log_snr[1:]
+    if levels:
+        levels["karras"] = schedule.spaced(SPACED, "karras").log_snr[1:]
+    else:
+        levels["all"] = schedule.log_snr[1:]
+    return rows, levels
+
+
+def fitted_plan(
+    steps: int, source: Source, schedule: Schedule, seed: int, advance: Callable[[], None]
+) -> Plan:
+    """Levels and coefficients fitted by gradient: to the law, or to a few of many points."""
+    target = source.target if source.is_law else Points(source.x[:FIT_SET])
+    began = time.perf_counter()
+    few, sampler = fit_mixes(target, steps, schedule, source.law, seed, advance)
+    seconds = time.perf_counter() - began
+    return Plan(sampler, "fitted", few, source.law, source.gap(few[few.T]), seconds)
+
+
+def memorise(
+    source: Source,
+    schedule: Schedule,
+    training: Float64[Tensor, "k d"],
+    fresh: Float64[Tensor, "m d"],
+    seed: int,
+) -> Memorised:
+    """Samples by the exact denoiser of the training points, and by the law's where it is known.
+
+    Args:
+        source: the law, if it is one.
+        schedule: what the levels come from.
+        training: a few points.
+        fresh: points of the same law that are not among them.
+        seed: of the noise; the same for both.
+    """
+
+    def recalled(x: Tensor) -> Recalled:
+        apart = torch.cdist(
+            x.double(), training.double(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return Recalled(x, apart.min(1).values)
+
+    # A schedule ends where its noise is small to the eye; neighbours in the set may be nearer.
+    levels = _to_the_end(schedule, training)
+
+    def drawn(source: Source) -> Recalled:
+        plan = make_plan(
+            choose(PATH_SAMPLER, "all", levels),
+            source,
+            levels,
+            "auto",
+            seed,
+            lambda *_: lambda: None,
+        )
+        return recalled(draw(source, plan, RECALLED, seed).x)
+
+    return Memorised(
+        training,
+        drawn(Source(Points(training), training, False, None)),
+        drawn(source) if source.is_law else None,
+        recalled(fresh),
+    )
+
+
+def _to_the_end(schedule: Schedule, x_0: Float[Tensor, "k d"]) -> Schedule:
+    """The levels of `long_way`, and on to noise far below the distances within x_0."""
+    vp = schedule.to_vp()
+    log_snr = (vp.spaced(PATH, "log_snr") if _can_be_spaced(vp) else vp).log_snr[1:]
+    spread = x_0.double().var(0, correction=0).sum().sqrt().clamp(min=1e-300)
+    end = torch.maximum(LEAST_NOISE - 2 * spread.log(), log_snr[0] + 1)
+    below = torch.lerp(end, log_snr[0], torch.arange(PATH // 4).double() / (PATH // 4))
+    return from_log_snr(torch.cat([below, log_snr]))
+
+
 def summary(found: Study) -> dict[str, Any]:
     """The numbers of the study, as `summary.json` holds them; the files are added by the report."""
     best = found.sampled[0]
@@ -342,4 +662,29 @@ def summary(found: Study) -> dict[str, Any]:
             {"sampler": s.sampler, "nfe": s.nfe, "seconds": s.seconds, **s.score._asdict()}
             for s in found.sampled
         ],
+        "exact": _exact_summary(found.exact),
+    }
+
+
+def _exact_summary(exact: Exact) -> dict[str, Any]:
+    kept = ("sampler", "spacing", "nfe", "value", "floor", "ratio", "draws", "seconds")
+    memorised, fitted = exact.memorised, exact.levels.get("fitted")
+    samples = {
+        "of_set": memorised.of_set,
+        "of_law": memorised.of_law,
+        "fresh": memorised.fresh,
+    }
+    return {
+        "target": "law" if exact.source.is_law else "points",
+        "n": exact.n,
+        "start": exact.start,
+        "compared": [{key: getattr(row, key) for key in kept} for row in exact.compared],
+        "fitted": None if fitted is None else {"nfe": len(fitted), "log_snr": fitted.tolist()},
+        "memorisation": {
+            "points": len(memorised.training),
+            "samples": len(memorised.of_set.x),
+            "near": memorised.near,
+            "share": {key: r and memorised.share(r) for key, r in samples.items()},
+            "median": {key: r and r.nearest.median().item() for key, r in samples.items()},
+        },
     }

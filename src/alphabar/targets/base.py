@@ -11,7 +11,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64
@@ -22,41 +21,8 @@ from alphabar.schedule import Level, align
 Column = Float64[Tensor, "#B 1"]  # α or σ² of each item, or one for all
 
 
-@runtime_checkable
-class Target(Protocol):
-    """A p(x_0) whose diffusion is known exactly; called like a network, it denoises."""
-
-    shape: tuple[int, ...]
-
-    @property
-    def mean(self) -> Float64[Tensor, "..."]:
-        """E[x_0], of `shape`."""
-
-    @property
-    def cov(self) -> Float64[Tensor, "D D"]:
-        """Cov[x_0], items flattened."""
-
-    def sample(self, n: int, generator: torch.Generator) -> Float64[Tensor, "n ..."]:
-        """n independent draws of x_0."""
-
-    def log_prob(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float64[Tensor, " B"]:
-        """log p_t(x_t), in nats."""
-
-    def score(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
-        """∇ log p_t(x_t), like x_t."""
-
-    def denoise(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
-        """E[x_0 | x_t], like x_t."""
-
-    def __call__(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
-        """E[x_0 | x_t]: a target is a denoiser."""
-
-    def posterior_cov(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float64[Tensor, "B D D"]:
-        """Cov[x_0 | x_t], items flattened."""
-
-
-class Exact(ABC):
-    """What the targets share: shapes, dtypes and levels, so that each is left with its formula.
+class Target(ABC):
+    """A p(x_0) whose diffusion is known exactly; called like a network, it denoises.
 
     x_t has the shape (B, …) with … = `shape`, any float dtype, on any device; a level is one for
     all items or one for each. What is the size of x_t (`denoise`, `score`) comes back in its dtype

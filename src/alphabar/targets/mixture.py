@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.targets.base import Column, Exact, check_finite, check_weights
+from alphabar.targets.base import Column, Target, check_finite, check_weights
 
 CHUNK = 2**21  # numbers of an intermediate (B, K, D) at a time: it stays near the cache
 
 
-class Mixture(Exact):
+class Mixture(Target):
     """Gaussians with weights: isotropic, diagonal or full.
 
     Args:

@@ -18,11 +18,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from alphabar.checks import check_number
-from alphabar.targets.base import Column, Exact, check_finite, check_weights
+from alphabar.targets.base import Column, Target, check_finite, check_weights
 from alphabar.targets.cloud import Cloud
 
 
-class Blurred(Exact):
+class Blurred(Target):
     """Weighted points with Gaussian noise of standard deviation `noise` on each."""
 
     noise: float
