@@ -180,7 +180,7 @@ def test_numbers_that_float32_cannot_square() -> None:
 
 
 @pytest.mark.parametrize("entry", [e.name for e in SAMPLERS if e.takes_no_argument])
-@pytest.mark.parametrize("rule", ["log_snr", "trailing"])
+@pytest.mark.parametrize("rule", ["log_snr", "trailing", "leading", "linspace"])
 @pytest.mark.parametrize("schedule", ["linear", "flow"])
 def test_as_many_steps_as_the_calls_allow(entry: str, rule: str, schedule: str) -> None:
     noise, sampler = SCHEDULES.parse(schedule), SAMPLERS.parse(entry)

@@ -82,6 +82,67 @@ def test_mixes_are_a_spec_for_their_own_levels_only() -> None:
         list(sample(target, sampler, RANGE.spaced(4, "log_snr"), 2, (2,), 0))
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mixes:a=nan,b=1,c1=0,c2=0", "mixes hold NaN or inf"),
+        ("mixes:a=0,b=1,c1=inf,c2=0", "mixes hold NaN or inf"),
+        ("mixes:a=0,b=0,c1=1,c2=0", "step 1 of these mixes counts an answer from before the first"),
+        ("mixes:a=0-0,b=1-0,c1=0-0,c2=0-1", "step 2 of these mixes counts an answer from before"),
+    ],
+)
+def test_mixes_are_numbers_for_answers_that_there_are(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SAMPLERS.parse(spec)
+
+
+def test_one_point_needs_no_fit() -> None:
+    point = Points(torch.tensor([[0.3, -2.0]]))
+    assert fit_steps(point, SAMPLERS.parse("dpmpp_2m"), 3, RANGE, law(point)).T == 3
+    few, sampler = fit_mixes(point, 3, RANGE, law(point))
+    *_, last = sample(point, sampler, few, 5, (2,), 0, start=law(point))
+    torch.testing.assert_close(last.x, torch.tensor([[0.3, -2.0]]).expand(5, 2))
+
+
+def test_a_denoiser_without_gradient_is_refused() -> None:
+    target = ring()
+
+    @torch.no_grad()
+    def mute(x: Tensor, level: Level) -> Tensor:
+        return target(x, level)
+
+    with pytest.raises(ValueError, match="has no gradient"):
+        fit_steps(mute, SAMPLERS.parse("dpmpp_2m"), 3, RANGE, law(target))
+
+
+def test_shares_are_equal_by_the_root_of_the_derivative() -> None:
+    """Where |x̂_0″| is k⁶ times as large, levels of a 2nd-order method are about k² times as dense.
+
+    A teacher made by hand: x̂_0″ = 1 for λ < 0 and 64 above, so densities of 1 and 4, plus 5 % of 4.
+    """
+    log_snr = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+    change = torch.where(log_snr < 0, 1.0, 64.0).double()
+    one = torch.ones_like(log_snr)
+    x_0 = torch.tensor([[-1.0], [1.0]])
+    levels = fit._equal_shares(fit.Teacher(log_snr, change, one, one, x_0, x_0), 53, 2)
+    clean, noisy = (levels > 0).sum().item(), (levels <= 0).sum().item()
+    assert (clean, noisy) == pytest.approx((53 * 4.2 / 5.4, 53 * 1.2 / 5.4), abs=1.5)
+
+
+def test_the_teacher_measures_the_second_derivative() -> None:
+    """x̂_0 = λ²/2 whatever x is: its second derivative is 1 at every level."""
+
+    def parabola(x: Tensor, level: Level) -> Tensor:
+        return torch.zeros_like(x) + level.log_snr**2 / 2
+
+    start = Normal(torch.zeros(1), torch.eye(1))
+    seen = fit._teach(parabola, RANGE, start, 2, 0, lambda: None)
+    torch.testing.assert_close(seen.change, torch.ones_like(seen.change), rtol=0.05, atol=0)
+    answers = seen.log_snr**2 / 2
+    left = answers.diff().abs().flip(0).cumsum(0).flip(0)
+    torch.testing.assert_close(seen.left[:-1], left, rtol=1e-3, atol=1e-3)
+
+
 def test_mixes_need_as_many_numbers_of_each() -> None:
     with pytest.raises(ValueError, match="have 2, 1, 1, 1 numbers"):
         SAMPLERS.parse("mixes:a=1-2,b=1,c1=0,c2=0")
@@ -179,7 +240,7 @@ def test_progress_is_told() -> None:
 
 @pytest.mark.parametrize("spec", ["ddpm", "ddim:eta=0.5", "adaptive", "langevin", "heun:churn=3"])
 def test_noise_cannot_be_fitted(spec: str) -> None:
-    with pytest.raises(ValueError, match="without noise and of fixed steps"):
+    with pytest.raises(ValueError, match="that has an order"):
         fit_steps(ring(), SAMPLERS.parse(spec), 4, RANGE, law(ring()))
 
 

@@ -600,7 +600,7 @@ def _sampler_or_fitted(sampler: str | None, spacing: str, fit_coefficients: bool
     from alphabar.draw import FREE
 
     if not fit_coefficients:
-        return sampler or "dpmpp_2m"
+        return "dpmpp_2m" if sampler is None else sampler
     if sampler is not None:
         raise ValueError(
             f"--sampler {sampler} with --fit-coefficients: the coefficients are the sampler; leave "

@@ -230,7 +230,7 @@ def choose(
     if steps is not None:
         steps = check_whole("--steps", steps, 1, MAX_T)
     elif nfe is not None:
-        steps, given = _steps_within(sampler, schedule, nfe), f"--nfe {nfe}"
+        steps, given = _steps_within(sampler, schedule, rule, nfe), f"--nfe {nfe}"
     else:
         steps, given = min(FEW, schedule.T), f"{FEW} steps"
     if rule not in FITTED:
@@ -245,7 +245,7 @@ def _spaced(schedule: Schedule, steps: int, rule: str) -> Schedule:
     return schedule if rule == "all" else schedule.spaced(steps, rule)  # type: ignore[arg-type]
 
 
-def _steps_within(sampler: Sampler, schedule: Schedule, nfe: int) -> int:
+def _steps_within(sampler: Sampler, schedule: Schedule, rule: str, nfe: int) -> int:
     """The most steps that take at most `nfe` calls."""
     check_whole("--nfe", nfe, 1, MAX_T)
     if isinstance(sampler, Mixes):
@@ -260,7 +260,7 @@ def _steps_within(sampler: Sampler, schedule: Schedule, nfe: int) -> int:
         # Their number depends on how many levels there are and whether the last is pure noise.
         return nfe_of(sampler, schedules.flow(n) if ends_at_noise else schedules.log_snr(n))
 
-    ends_at_noise = schedule.alpha[-1] == 0
+    ends_at_noise = schedule.alpha[-1] == 0 and rule != "leading"
     least = calls(1)
     if least > nfe:
         raise ValueError(f"--nfe {nfe}: {sampler.spec} takes {least} calls at least")

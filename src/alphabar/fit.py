@@ -36,6 +36,7 @@ from alphabar.samplers import (
     Sampler,
     dpmpp_2m,
     dpmpp_3m,
+    eigen,
     levels_of,
     matched,
     mixes,
@@ -97,9 +98,11 @@ def fit_steps(
     """
     if sampler.order == 0 or not isinstance(sampler, LinearSampler):
         raise ValueError(
-            f"{sampler.spec}: steps are fitted to a sampler without noise and of fixed steps, such "
-            "as dpmpp_2m"
+            f"{sampler.spec}: steps are fitted to a sampler that has an order, so without noise "
+            "and of fixed steps, such as dpmpp_2m"
         )
+    if by not in ("gradient", "curvature"):
+        raise ValueError(f"by = {by!r}: choose gradient or curvature")
     check_whole("n", n, 1, MAX_STEPS)
     teacher = _teach(denoiser, schedule, start, min(sampler.order, 3), seed, advance)
     levels = _equal_shares(teacher, n, min(sampler.order, 3))
@@ -191,12 +194,13 @@ def _teach(
     columns = [log_snr, *(torch.tensor(c).double() for c in (change, unlike_gaussian)), left]
     known = log_snr.isfinite()
     log_snr, changes, unlike, left = (c[known] for c in columns)
+    changes /= log_snr[1:].diff().mean() ** p
     return Teacher(log_snr, changes, unlike, left, keyed_noise(seed, 0, 0, items, shape), x)
 
 
 def _gaussian_denoiser(law: Normal) -> Denoiser:
     """m + α·Σ·(α²·Σ + σ²·I)⁻¹·(x_t − α·m): x̂_0 if the data were N(m, Σ)."""
-    values, vectors = torch.linalg.eigh(law.cov.double())
+    values, vectors = eigen(law.cov)
     mean = law.mean.double().flatten()
 
     def denoise(x_t: Tensor, level: Level) -> Tensor:
@@ -240,6 +244,9 @@ def _descend(
     # The cleanest λ, and the logarithm of each distance to the next: λ falls whatever they are.
     top, gaps = levels[:1].clone(), (-levels.diff()).log()
     numbers = torch.zeros(3, len(levels), dtype=torch.float64) if free is None else free.clone()
+    scale = _size(teacher.x_0 - teacher.x_0.mean(0)) ** 2  # no unit enters Adam's ε
+    if scale == 0:  # all data are one point: any level gives it
+        return levels, numbers
     variables = [top, gaps] if free is None else [top, gaps, numbers]
     for variable in variables:
         variable.requires_grad_()
@@ -247,7 +254,6 @@ def _descend(
     groups = [{"params": [v], "lr": r} for v, r in zip(variables, rates, strict=True)]
     optimizer = torch.optim.Adam(groups)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ROUNDS)
-    scale = _size(teacher.x_0 - teacher.x_0.mean(0)) ** 2  # no unit enters Adam's ε
     times = range(len(levels), -1, -1)
     best = math.inf
     for _ in range(ROUNDS):
@@ -255,7 +261,12 @@ def _descend(
         path = _path(log_snr)
         trial = sampler if free is None else _Freed(sampler, numbers)
         x = matched(start, levels_of(path)[0], teacher.z)
-        *_, (_, x_0, _) = trial.run(Asked(denoiser, times), x, path, _no_noise)
+        *_, (_, x_0, x_0_hat) = trial.run(Asked(denoiser, times), x, path, _no_noise)
+        if not x_0_hat.requires_grad:
+            raise ValueError(
+                "the denoiser's answer has no gradient: fit by gradient through one made of torch "
+                "operations, without no_grad or detach, or fit by curvature"
+            )
         loss = (x_0 - teacher.x_0).square().flatten(1).sum(1).mean() / scale
         if loss.item() < best:
             best, kept = loss.item(), (log_snr.detach().clone(), numbers.detach().clone())

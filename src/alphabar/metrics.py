@@ -85,10 +85,20 @@ class Yardstick:
     Args:
         distance: SW2² of a set of n points.
         floor: mean SW2² of true sets of n points.
+
+    Raises:
+        ValueError: a floor of 0 (data that do not vary), or one that is not finite.
     """
 
     distance: SlicedW2
     floor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < math.inf:
+            raise ValueError(
+                f"sets of these data are {self.floor:g} from one another, so there is no distance "
+                "to compare with: give data that vary, with numbers below 1e150"
+            )
 
     def score(self, draws: Sequence[Float[Tensor, "n d"]]) -> Score:
         """The score of independent sets of n samples each."""

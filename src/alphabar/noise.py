@@ -37,14 +37,15 @@ def keyed_noise(
     True
     """
     check_seed(seed)
-    block_items = max(1, _BLOCK // math.prod(shape))
-    blocks = range(first // block_items, math.ceil((first + n) / block_items))
+    block_items = max(1, _BLOCK // max(1, math.prod(shape)))
+    start, stop = first // block_items * block_items, first + n
     drawn = [
-        # The low words count numbers within a block: no two blocks or steps can overlap.
+        # The low words count numbers within a block: no two blocks or steps can overlap. Numbers
+        # come one after the other, so the last block is drawn no further than it is needed.
         np.random.Generator(
-            np.random.Philox(key=seed, counter=[0, 0, block, step])
-        ).standard_normal((block_items, *shape), dtype=np.float32)
-        for block in blocks
+            np.random.Philox(key=seed, counter=[0, 0, item // block_items, step])
+        ).standard_normal((min(block_items, stop - item), *shape), dtype=np.float32)
+        for item in range(start, stop, block_items)
     ]
-    start = first - blocks.start * block_items
-    return torch.from_numpy(np.concatenate(drawn)[start : start + n])
+    noise = drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
+    return torch.from_numpy(noise[first - start :])

@@ -91,28 +91,30 @@ class Adaptive(Named):
         h: Float64[Tensor, " n"],
         i: int,
     ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."], Float64[Tensor, " n"]]:
-        """y at `end`, the last x̂_0 of each item, and the next step that each would take."""
+        """y at `end`, x̂_0 at the start, and the next step that each item would take."""
         sign = float(torch.sign(end - start))
 
-        def slope(y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-            x_0_hat = ask(y, Level(w.tanh(), 1 / w.cosh()), i)
-            return x_0_hat - _wide(w.tanh(), y) * y, x_0_hat
+        def believed(y: Tensor, w: Tensor) -> Tensor:
+            return ask(y, Level(w.tanh(), 1 / w.cosh()), i)
+
+        def slope(x_0_hat: Tensor, y: Tensor, w: Tensor) -> Tensor:
+            return x_0_hat - _wide(w.tanh(), y) * y
 
         y = y.clone()
-        last = torch.empty_like(y)
         w, h = start.expand(len(y)).clone(), h.clone()
-        first, last[:] = slope(y, w)
+        x_0_hat = believed(y, w)
+        first = slope(x_0_hat, y, w)
         going = torch.arange(len(y))
         while len(going):
             y_i, w_i = y[going], w[going]
             left = (end - w_i).abs()
             step = torch.minimum(h[going], left)
-            k, x_0_hat = [first[going]], last[going]
+            k = [first[going]]
             for row, c in zip(_A, _C, strict=True):
                 move = sum(a * k_j for a, k_j in zip(row, k, strict=True) if a)
                 y_new = y_i + _wide(sign * step, y_i) * move
-                answer, x_0_hat = slope(y_new, w_i + sign * c * step)
-                k.append(answer)
+                w_new = w_i + sign * c * step
+                k.append(slope(believed(y_new, w_new), y_new, w_new))
             error = _wide(step, y_i) * sum(e * k_j for e, k_j in zip(_ERROR, k, strict=True))
             scale = self.atol + self.rtol * torch.maximum(y_i.abs(), y_new.abs())
             norm = (error / scale).double().square().reshape(len(y_i), -1).mean(1).sqrt().cpu()
@@ -127,10 +129,10 @@ class Adaptive(Named):
             # A step that was cut off at the end says nothing against the longer one.
             h[going] = torch.where(taken & (step < h[going]), h[going], step * factor)
             done = going[taken]
-            y[done], first[done], last[done] = y_new[taken], k[-1][taken], x_0_hat[taken]
+            y[done], first[done] = y_new[taken], k[-1][taken]
             w[done] += sign * step[taken]
             going = going[~(taken & (step == left))]
-        return y, last, h
+        return y, x_0_hat, h
 
 
 def _wide(values: Float64[Tensor, " n"], x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -52,7 +53,7 @@ class Move(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Where a sampler is: at level t, and what the denoiser said on the way there."""
+    """Where a sampler is: at level t, and what the denoiser said of the x of the step before."""
 
     t: int
     x: Float[Tensor, "n ..."]
@@ -111,7 +112,7 @@ class Sampler(Protocol):
     def run(
         self, ask: Asked, x: Float[Tensor, "n ..."], path: Level, noise: Noise
     ) -> Iterator[tuple[int, Float[Tensor, "n ..."], Float[Tensor, "n ..."]]]:
-        """Lead x along the levels of `path`: yields (index in the path, x, last x̂_0)."""
+        """Lead x along the levels of `path`: yields (index in the path, x, x̂_0 of the x before)."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,11 @@ class LinearSampler(Named, ABC):
         self, ask: Asked, x: Float[Tensor, "n ..."], path: Level, noise: Noise
     ) -> Iterator[tuple[int, Float[Tensor, "n ..."], Float[Tensor, "n ..."]]]:
         """The only loop: ask, mix, go on."""
-        moves = self.moves(path)
+        moves = self.moves(path) if path.alpha.requires_grad else _moves(self, *path)
         memory = max(len(mix.c) for m in moves for mix in (m.to, m.ask) if mix) + 1
         question, draw, here = x, 0, 0
         answers: list[Tensor] = []
+        first: Tensor | None = None  # of the answers since the level before
 
         def mixed(mix: Mix) -> Tensor:
             nonlocal draw
@@ -148,12 +150,20 @@ class LinearSampler(Named, ABC):
             if move.at is not None:
                 answer = ask(question, move.at, here)
                 answers = [answer, *answers[: memory - 1]]
+                first = answer if first is None else first
             if move.to is not None:
                 x = mixed(move.to)
             question = x if move.ask is None else mixed(move.ask)
             if move.reaches is not None:
                 here = move.reaches
-                yield here, question, answers[0]
+                yield here, question, answers[0] if first is None else first
+                first = None
+
+
+@lru_cache(maxsize=16)
+def _moves(sampler: LinearSampler, *path: Float64[Tensor, " levels"]) -> list[Move]:
+    """The moves along a path, worked out once: a large set is drawn in many parts."""
+    return sampler.moves(Level(*path))
 
 
 def combine(
@@ -256,16 +266,19 @@ def sample(
         device: where to compute.
 
     Raises:
-        ValueError: n < 1; a start of another shape; the denoiser returns another shape or dtype or
-            something that is not finite, with the t where it happened.
+        ValueError: n < 1; first < 0; a start of another shape, or not finite; the denoiser returns
+            another shape or dtype or something that is not finite, with the t where it happened.
     """
     check_whole("n", n, 1, 2**40)
+    check_whole("first", first, 0, 2**40)
     top = schedule[schedule.T]
     if isinstance(start, Tensor):
         if start.shape != (n, *shape):
             raise ValueError(
                 f"start has shape {tuple(start.shape)}: it must be {(n, *shape)}, one x_T an item"
             )
+        if not start.isfinite().all():
+            raise ValueError("start holds NaN or inf: every number of x_T must be finite")
         x = start.to(device)
     else:
         z = keyed_noise(seed, 0, first, n, shape)
@@ -297,8 +310,8 @@ def invert(
     """
     if sampler.order == 0:
         raise ValueError(
-            f"{sampler.spec} adds noise, which cannot be undone: invert with one that does not, "
-            "such as heun or dpmpp_2m"
+            f"{sampler.spec} adds noise, which cannot be undone, or knows one set of levels alone: "
+            "invert with a sampler that has an order, such as heun or dpmpp_2m"
         )
     bottom = schedule[1]
     alpha = bottom.alpha.item()
@@ -319,8 +332,16 @@ def invert(
         yield Step(i + 1, x_t, x_0_hat, ask.nfe)
 
 
+@lru_cache(maxsize=16)
 def _downwards(schedule: Schedule) -> Level:
     return Level(schedule.alpha.flip(0), schedule.sigma.flip(0))
+
+
+@lru_cache(maxsize=4)
+def eigen(cov: Float[Tensor, "D D"]) -> tuple[Float64[Tensor, " D"], Float64[Tensor, "D D"]]:
+    """Eigenvalues and eigenvectors, worked out once: seconds for thousands of numbers."""
+    values, vectors = torch.linalg.eigh(cov.double())
+    return values, vectors
 
 
 def matched(data: Normal, top: Level, z: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
@@ -335,7 +356,7 @@ def matched(data: Normal, top: Level, z: Float[Tensor, "n ..."]) -> Float[Tensor
         )
     # A covariance of fewer points than numbers is singular: eigenvalues bear that, Cholesky's
     # factor does not.
-    values, vectors = torch.linalg.eigh(data.cov.double())
+    values, vectors = eigen(data.cov)
     scales = (top.alpha**2 * values.clamp(min=0) + top.sigma**2).sqrt()
     root = (vectors * scales) @ vectors.T  # symmetric, so x_T changes smoothly with the level
     x = z.flatten(1) @ root.to(z.dtype)

@@ -108,7 +108,7 @@ _STEP = "a step in 0 < step ≤ 10, such as 0.2"
 def langevin(corrections: int = 5, step: float = 0.2) -> Langevin:
     """Annealed Langevin dynamics: level after level, noise and score in balance (Song & Ermon)."""
     return Langevin(
-        check_whole("corrections", corrections, 1, 10**6),
+        check_whole("corrections", corrections, 1, 1000),
         check_number("step", step, 0, 10, _STEP, open_low=True),
     )
 
@@ -118,6 +118,6 @@ def pc(eta: float = 1.0, corrections: int = 1, step: float = 0.2) -> PredictorCo
     """Predictor–corrector: DDIM(eta), and Langevin's steps after each of its own (Song et al.)."""
     return PredictorCorrector(
         check_number("eta", eta, 0, 1, "0 ≤ eta ≤ 1"),
-        check_whole("corrections", corrections, 0, 10**6),
+        check_whole("corrections", corrections, 0, 1000),
         check_number("step", step, 0, 10, _STEP, open_low=True),
     )

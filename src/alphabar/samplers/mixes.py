@@ -6,6 +6,7 @@
 clean item would leave its path, a·α_t + b + c1 + c2 ≠ α_s, which is refused.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Mixes(LinearSampler):
             )
         sums = torch.tensor([[m.a, m.b + sum(m.c)] for m in self.steps], dtype=torch.float64)
         off = (sums[:, 0] * path.alpha[:-1] + sums[:, 1] - path.alpha[1:]).abs()
-        if off.max() > 1e-9:
+        if not off.max() <= 1e-9:
             i = int(off.argmax())
             raise ValueError(
                 f"step {i + 1} of these mixes leads a clean item {off[i].item():.2g} off its path: "
@@ -58,5 +59,13 @@ def mixes(
             f"a, b, c1, c2 have {len(a)}, {len(b)}, {len(c1)}, {len(c2)} numbers: "
             "all need one a step"
         )
-    rows = zip(*(map(float, column) for column in (a, b, c1, c2)), strict=True)
+    rows = list(zip(*(map(float, column) for column in (a, b, c1, c2)), strict=True))
+    if not all(math.isfinite(number) for row in rows for number in row):
+        raise ValueError("mixes hold NaN or inf: every a, b, c1 and c2 must be a number")
+    for i, (_, _, *earlier) in enumerate(rows[:2], start=1):
+        if any(earlier[i - 1 :]):
+            raise ValueError(
+                f"step {i} of these mixes counts an answer from before the first: c{i} must be 0 "
+                "there, as there are no earlier calls"
+            )
     return Mixes(tuple(Mix(a_, b_, (c, c_)) for a_, b_, c, c_ in rows))
