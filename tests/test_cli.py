@@ -670,7 +670,7 @@ BAD = [
     (["score", "good.csv", "--against", "constant.csv"], "'a'"),
     (
         ["score", "good.csv", "--against", "equal.csv", "--no-standardise"],
-        "are the same, so there is no distance",
+        "are 0 from one another, so there is no distance",
     ),
     (["score", "good.csv", "--against", "wide.csv"], "2 columns against 3"),
     (["score", "good.csv", "--against", "swapped.csv"], "the same order"),

@@ -246,6 +246,8 @@ def test_noise_cannot_be_fitted(spec: str) -> None:
 
 def test_bad_arguments() -> None:
     sampler = SAMPLERS.parse("dpmpp_2m")
+    with pytest.raises(ValueError, match="cannot be fitted between those of a schedule of T = 2"):
+        fit_steps(ring(), sampler, 3, S.flow(2), law(ring()))
     with pytest.raises(ValueError, match="n = 0"):
         fit_steps(ring(), sampler, 0, RANGE, law(ring()))
     with pytest.raises(ValueError, match="n = 0"):

@@ -94,7 +94,8 @@ def fit_steps(
         advance: called FINE times, and then ROUNDS times by gradient.
 
     Raises:
-        ValueError: n < 1; a sampler with noise, or with steps of its own choice.
+        ValueError: n < 1; a sampler with noise, or with steps of its own choice; a schedule
+            without two levels of finite log-SNR.
     """
     if sampler.order == 0 or not isinstance(sampler, LinearSampler):
         raise ValueError(
@@ -168,6 +169,11 @@ def _teach(
     denoiser: Denoiser, schedule: Schedule, start: Normal, p: int, seed: int, advance: Advance
 ) -> Teacher:
     """Run the flow finely, from a matched start at the schedule's noisiest level."""
+    if schedule.log_snr[1:].isfinite().sum() < 2:
+        raise ValueError(
+            f"levels cannot be fitted between those of a schedule of T = {schedule.T}: give one "
+            "with two or more levels that keep some of the data, such as linear:T=1000"
+        )
     shape = tuple(start.mean.shape)
     items = max(64, min(ITEMS, 2**21 // start.mean.numel()))
     fine = schedule.to_vp().spaced(FINE, "log_snr")
