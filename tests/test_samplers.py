@@ -1251,3 +1251,39 @@ def test_slopes_agree_between_grids() -> None:
             truth = flow_of_two_humps(STARTS, at(path, 0), at(path, n))
             errors.append((x - truth).abs().max().item())
         assert all(fine < coarse / 2 for coarse, fine in pairwise(errors))
+
+
+@pytest.mark.parametrize("spec", ["dpmpp_3m", "adams"])
+def test_the_start_is_made_good_after_pure_noise_too(spec: str) -> None:
+    """From ᾱ_T = 0 the first step has no length: it is the second that is made twice."""
+    s = S.flow(6)
+    path = Level(s.alpha.flip(0), s.sigma.flip(0))
+    made = sampler(spec)
+    assert isinstance(made, LinearSampler)
+    assert [move.to is None for move in made.moves(path)] == [False, True, *[False] * 4]
+
+
+def test_nothing_corrects_a_step_from_pure_noise() -> None:
+    """UniPC's corrector of a step without length is its predictor: the answer at its start."""
+    s = S.flow(6)
+    path = Level(s.alpha.flip(0), s.sigma.flip(0))
+    made = sampler("unipc")
+    assert isinstance(made, LinearSampler)
+    first, second, *_ = made.moves(path)
+    assert first.ask is not None
+    assert second.to is not None
+    assert (second.to.a, second.to.b, second.to.c[0]) == (first.ask.a, 0.0, first.ask.b)
+
+
+def test_adams_integrates_long_steps_exactly() -> None:
+    """∫_0^h e^(−(h−w))·v dw for v = (1 − e^(−w))/(1 − e^(−h)), by hand, at h = 12."""
+    path = vp(torch.tensor([-24.0, -23.0, 1.0], dtype=torch.float64))
+    made = sampler("adams:order=2")
+    assert isinstance(made, LinearSampler)
+    mix = made.moves(path)[1].to
+    assert mix is not None
+    h = 12.0
+    slope = (-math.expm1(-h) - h * math.exp(-h)) / -math.expm1(-h)  # of the line in v
+    rho = path.sigma / path.alpha
+    node = ((rho[0] - rho[1]) / (rho[2] - rho[1])).item()  # v of the answer before
+    assert mix.c[0] == pytest.approx(path.alpha[2].item() * slope / node, rel=1e-9)
