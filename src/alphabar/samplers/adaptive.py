@@ -9,12 +9,12 @@ is free of every singularity:
 table 2) takes the step; the difference of the two is the error that the step is chosen by.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from alphabar.checks import check_number
@@ -92,50 +92,99 @@ class Adaptive(Named):
         i: int,
     ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."], Float64[Tensor, " n"]]:
         """y at `end`, x̂_0 at the start, and the next step that each item would take."""
-        sign = float(torch.sign(end - start))
 
         def believed(y: Tensor, w: Tensor) -> Tensor:
-            return ask(y, Level(w.tanh(), 1 / w.cosh()), i)
+            return ask(y, vp_level(w), i)
 
-        def slope(x_0_hat: Tensor, y: Tensor, w: Tensor) -> Tensor:
-            return x_0_hat - _wide(w.tanh(), y) * y
+        def slope(y: Tensor, w: Tensor, rows: Tensor) -> Tensor:
+            return believed(y, w) - like(w.tanh(), y) * y
 
-        y = y.clone()
-        w, h = start.expand(len(y)).clone(), h.clone()
+        def norm(error: Tensor, y: Tensor, y_new: Tensor) -> Tensor:
+            scale = self.atol + self.rtol * torch.maximum(y.abs(), y_new.abs())
+            return (error / scale).double().square().reshape(len(y), -1).mean(1).sqrt()
+
+        w = start.expand(len(y))
         x_0_hat = believed(y, w)
-        first = slope(x_0_hat, y, w)
-        going = torch.arange(len(y))
-        while len(going):
-            y_i, w_i = y[going], w[going]
-            left = (end - w_i).abs()
-            step = torch.minimum(h[going], left)
-            k = [first[going]]
-            for row, c in zip(_A, _C, strict=True):
-                move = sum(a * k_j for a, k_j in zip(row, k, strict=True) if a)
-                y_new = y_i + _wide(sign * step, y_i) * move
-                w_new = w_i + sign * c * step
-                k.append(slope(believed(y_new, w_new), y_new, w_new))
-            error = _wide(step, y_i) * sum(e * k_j for e, k_j in zip(_ERROR, k, strict=True))
-            scale = self.atol + self.rtol * torch.maximum(y_i.abs(), y_new.abs())
-            norm = (error / scale).double().square().reshape(len(y_i), -1).mean(1).sqrt().cpu()
-            taken = norm <= 1
-            factor = (0.9 * norm.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
-            if (step[~taken] * factor[~taken] < _SHORTEST).any():
-                raise ValueError(
-                    f"the flow changes faster than steps of {_SHORTEST:g} can follow at "
-                    f"rtol = {self.rtol:g}, atol = {self.atol:g}: raise them, or begin the "
-                    "schedule at a higher level of noise"
-                )
-            # A step that was cut off at the end says nothing against the longer one.
-            h[going] = torch.where(taken & (step < h[going]), h[going], step * factor)
-            done = going[taken]
-            y[done], first[done] = y_new[taken], k[-1][taken]
-            w[done] += sign * step[taken]
-            going = going[~(taken & (step == left))]
+        advice = (
+            f"at rtol = {self.rtol:g}, atol = {self.atol:g}: raise them, or begin the schedule at "
+            "a higher level of noise"
+        )
+        y, h = solve(slope, y, x_0_hat - like(w.tanh(), y) * y, start, end, h, norm, advice)
         return y, x_0_hat, h
 
 
-def _wide(values: Float64[Tensor, " n"], x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+# Given y, w and which items these are, of all: dy/dw.
+Slope = Callable[
+    [Float[Tensor, "m ..."], Float64[Tensor, " m"], Int64[Tensor, " m"]], Float[Tensor, "m ..."]
+]
+# Given the error of a step, y before and after it: how many times the tolerance it is.
+Norm = Callable[
+    [Float[Tensor, "m ..."], Float[Tensor, "m ..."], Float[Tensor, "m ..."]], Float64[Tensor, " m"]
+]
+
+
+def solve(
+    slope: Slope,
+    y: Float[Tensor, "n ..."],
+    first: Float[Tensor, "n ..."],
+    start: Float64[Tensor, ""],
+    end: Float64[Tensor, ""],
+    h: Float64[Tensor, " n"],
+    norm: Norm,
+    advice: str,
+) -> tuple[Float[Tensor, "n ..."], Float64[Tensor, " n"]]:
+    """y at w = `end`, and the next step that each item would take.
+
+    Args:
+        slope: dy/dw; it is asked of the items alone that have not arrived.
+        y: at w = `start`.
+        first: the slope there.
+        start, end: w of all items.
+        h: the length of each item's first step.
+        norm: a step is taken if it is at most 1.
+        advice: how the sentence ends that says that steps grow too short.
+
+    Raises:
+        ValueError: a flow too fast to follow.
+    """
+    sign = float(torch.sign(end - start))
+    y, first, h = y.clone(), first.clone(), h.clone()
+    w = start.expand(len(y)).clone()
+    going = torch.arange(len(y))
+    while len(going):
+        y_i, w_i = y[going], w[going]
+        left = (end - w_i).abs()
+        step = torch.minimum(h[going], left)
+        k = [first[going]]
+        for row, c in zip(_A, _C, strict=True):
+            move = sum(a * k_j for a, k_j in zip(row, k, strict=True) if a)
+            y_new = y_i + like(sign * step, y_i) * move
+            w_new = w_i + sign * c * step
+            k.append(slope(y_new, w_new, going))
+        error = like(step, y_i) * sum(e * k_j for e, k_j in zip(_ERROR, k, strict=True))
+        size = norm(error, y_i, y_new).cpu()
+        taken = size <= 1
+        factor = (0.9 * size.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
+        if (step[~taken] * factor[~taken] < _SHORTEST).any():
+            raise ValueError(
+                f"the flow changes faster than steps of {_SHORTEST:g} can follow {advice}"
+            )
+        # A step that was cut off at the end says nothing against the longer one.
+        h[going] = torch.where(taken & (step < h[going]), h[going], step * factor)
+        done = going[taken]
+        y[done], first[done] = y_new[taken], k[-1][taken]
+        w[done] += sign * step[taken]
+        going = going[~(taken & (step == left))]
+    return y, h
+
+
+def vp_level(w: Float64[Tensor, "*B"]) -> Level:
+    """α = tanh w, σ = 1/cosh w."""
+    return Level(w.tanh(), 1 / w.cosh())
+
+
+def like(values: Float64[Tensor, " n"], x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """A number for each item of x, in x's dtype and ready to multiply it."""
     return values.to(x).view(-1, *[1] * (x.ndim - 1))
 
 
