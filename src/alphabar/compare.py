@@ -10,14 +10,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
-from sklearn.neighbors import NearestNeighbors
+from jaxtyping import Float64
 from torch import Tensor
 
 from alphabar import metrics
 from alphabar.data import Data, Standardiser
 from alphabar.draw import Plan, Source, draw
-from alphabar.metrics import Score, SlicedW2, Yardstick, against_fresh, against_held_out
+from alphabar.metrics import (
+    Nearest,
+    Score,
+    Yardstick,
+    against_fresh,
+    against_held_out,
+    trials_rows,
+)
 
 SET = 10_000  # points of a set that is scored, at most
 
@@ -195,7 +201,8 @@ def judge(
     n = min(len(x), SET)
     if data.fresh is None:
         rows = _shuffled(truth)[:SET]
-        yardstick = _against_rows(rows, n, advance)
+        yardstick = trials_rows(rows, n).yardstick(advance)
+        advance()
         reference = len(rows)
     else:
         yardstick = yardstick_of(data, standardiser, None, n, advance)
@@ -203,25 +210,9 @@ def judge(
     if len(x) > n:
         points = _shuffled(points)  # a file may be sorted
     draws = [points[i : i + n] for i in range(0, len(x) - n + 1, n)]
-    # A copy that has been through float32 and back is off by roundings of the largest number.
-    near = NearestNeighbors(n_neighbors=1).fit(truth.numpy())  # type: ignore[no-untyped-call]
-    distance = torch.from_numpy(near.kneighbors(points.numpy())[0][:, 0])
-    copies = int((distance <= 1e-6 * (truth.abs().amax() + points.abs().amax())).sum())
+    near = Nearest(truth)
+    copies = int((near(points) <= near.slack(points)).sum())
     return Judged(yardstick.score(draws), n, reference, copies)
-
-
-def _against_rows(rows: Float64[Tensor, "m d"], n: int, advance: Advance) -> Yardstick:
-    generator = torch.Generator().manual_seed(0)
-
-    def again(size: int) -> Float[Tensor, "size d"]:
-        return rows[torch.randint(len(rows), (size,), generator=generator)]
-
-    floor = 0.0
-    for _ in range(metrics.FLOOR_SETS):
-        floor += SlicedW2(again(len(rows)), n)(again(n)) / metrics.FLOOR_SETS
-        advance()
-    advance()
-    return Yardstick(SlicedW2(rows, n), floor)
 
 
 def _shuffled(x: Float64[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
