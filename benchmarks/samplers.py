@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from alphabar import schedule as S
-from alphabar.denoise import NetDenoiser
-from alphabar.nets import MLP
+from alphabar.denoise import Moments, NetDenoiser
+from alphabar.nets import mlp
 from alphabar.samplers import SAMPLERS, sample
 from alphabar.schedule import Level
 
@@ -29,7 +29,7 @@ STEPS = 20
 def overhead(spec: str, batch: int) -> dict[str, float]:
     """Median over rounds of (loop)/(its calls alone), each round measuring both."""
     x_0 = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
-    denoiser = NetDenoiser(MLP(2, seed=0), x_0).eval()
+    denoiser = NetDenoiser(mlp().build((2,), 0), Moments.of(x_0)).eval()
     sampler = SAMPLERS.parse(spec)
     few = S.linear().spaced(STEPS, "log_snr")
     asked: list[tuple[Tensor, Level]] = []

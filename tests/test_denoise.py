@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from alphabar import schedule as S
 from alphabar.denoise import (
     ModelDenoiser,
+    Moments,
     NetDenoiser,
     by_flow_time,
     by_log_sigma,
@@ -373,7 +374,7 @@ class Wavy(nn.Module):
 @pytest.mark.parametrize("t", [0, 1, 7, 10])
 def test_one_level_is_as_good_as_one_an_item(t: int) -> None:
     """Floats on one path, tensors on the other: the same numbers, ends included."""
-    denoiser = NetDenoiser(Wavy(), 0.3 * shaped(100, 2) + 1)
+    denoiser = NetDenoiser(Wavy(), Moments.of(0.3 * shaped(100, 2) + 1))
     x, s = shaped(4, 2), S.jsd(10)
     torch.testing.assert_close(
         denoiser(x, s[t]), denoiser(x, s[torch.full((4,), t)]), rtol=1e-12, atol=1e-12
@@ -388,7 +389,7 @@ def test_a_network_is_told_log_snr_within_five() -> None:
             seen.extend(label.tolist())
             return x
 
-    denoiser = NetDenoiser(Spy(), shaped(100, 2))
+    denoiser = NetDenoiser(Spy(), Moments.of(shaped(100, 2)))
     for t in (0, 1, 2, 3, 4):  # λ = inf, 300, 8, −300, −inf
         denoiser(shaped(1, 2), S.from_log_snr([300.0, 8.0, -300.0, -math.inf])[t])
     assert seen == pytest.approx([5, 5, 2, -5, -5], abs=1e-12)
@@ -396,7 +397,7 @@ def test_a_network_is_told_log_snr_within_five() -> None:
 
 def test_a_network_in_centred_edm_is_the_wrapper_shifted() -> None:
     data = 0.3 * shaped(100, 2) + 1
-    net = NetDenoiser(Wavy(), data)
+    net = NetDenoiser(Wavy(), Moments.of(data))
     mean, std = net.mean.double(), net.std.item()
     told = ModelDenoiser(Wavy(), edm(std), "vp", lambda level: level.log_snr / 4)
     s, x = S.linear(10), shaped(4, 2)
@@ -407,7 +408,7 @@ def test_a_network_in_centred_edm_is_the_wrapper_shifted() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_network_answers_in_the_states_dtype(dtype: torch.dtype) -> None:
-    denoiser = NetDenoiser(Wavy(), 0.3 * shaped(100, 2) + 1)
+    denoiser = NetDenoiser(Wavy(), Moments.of(0.3 * shaped(100, 2) + 1))
     x, s = shaped(4, 2).to(dtype), S.linear(10)
     for level in (s[5], s[torch.full((4,), 5)]):
         found = denoiser(x, level)
@@ -419,7 +420,7 @@ def test_a_network_answers_in_the_states_dtype(dtype: torch.dtype) -> None:
 
 
 def test_gradients_reach_the_level() -> None:
-    denoiser = NetDenoiser(Wavy(), 0.3 * shaped(100, 2) + 1)
+    denoiser = NetDenoiser(Wavy(), Moments.of(0.3 * shaped(100, 2) + 1))
     x = shaped(3, 2)
     for alpha in (torch.tensor(0.6), torch.tensor([0.2, 0.6, 0.9])):
         a = alpha.double().requires_grad_()

@@ -13,7 +13,7 @@ from alphabar import data, draw, metrics
 from alphabar.compare import evaluate, halves, judge, pooled, yardstick_of
 from alphabar.data import Data, Standardiser
 from alphabar.data.files import points
-from alphabar.draw import Plan, Source, Watched, choose, make_plan, source_of
+from alphabar.draw import Known, Plan, Source, Watched, choose, make_plan, source_of
 from alphabar.metrics import Score
 from alphabar.samplers import SAMPLERS, nfe_of, sample
 from alphabar.schedule import SCHEDULES, Level, Schedule, from_log_snr
@@ -251,7 +251,7 @@ def test_a_wrong_answer_names_its_level(wrong: Callable[[Tensor], Tensor], messa
     x = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     target = Broken(x)
     target.wrong = wrong
-    source = Source(target, x, False, None)
+    source = Known(target, x, False, None)
     plan = Plan(SAMPLERS.parse("ddim"), "all", noise, None, 0.0, None)
     with pytest.raises(ValueError, match=message):
         draw.draw(source, plan, 10, 0)

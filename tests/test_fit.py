@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from alphabar import fit
 from alphabar import schedule as S
-from alphabar.denoise import NetDenoiser
+from alphabar.denoise import Moments, NetDenoiser
 from alphabar.fit import fit_mixes, fit_steps
 from alphabar.samplers import SAMPLERS, LinearSampler, Normal, Sampler, sample
 from alphabar.schedule import Level, Schedule
@@ -220,7 +220,7 @@ def test_a_network_is_left_as_it_was() -> None:
 
     x_0 = ring().sample(200, torch.Generator().manual_seed(0)).float()
     torch.manual_seed(0)
-    denoiser = NetDenoiser(Net(), x_0)
+    denoiser = NetDenoiser(Net(), Moments.of(x_0))
     few = fit_steps(denoiser, SAMPLERS.parse("dpmpp_2m"), 4, RANGE, Normal.of(x_0))
     assert few.T == 4
     assert all(p.grad is None for p in denoiser.parameters())

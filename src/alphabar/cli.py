@@ -8,12 +8,30 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from alphabar.checks import check_whole
-from alphabar.frame import Run, command, main, new_table, to_json, whole
+from alphabar.frame import (
+    DataSpec,
+    Run,
+    ScheduleSpec,
+    Standardise,
+    T_Option,
+    check_columns,
+    command,
+    is_run,
+    load_data,
+    main,
+    new_table,
+    parse_schedule,
+    say_pairs,
+    short,
+    to_json,
+    use_one_thread,
+    whole,
+)
 from alphabar.locale import texts
 from alphabar.output import check_file, check_folder, writing
 
@@ -23,24 +41,33 @@ if TYPE_CHECKING:
     from alphabar.compare import Row
     from alphabar.data import Data, Standardiser
     from alphabar.draw import Plan, Source, Watched
+    from alphabar.origin import Origin
     from alphabar.schedule import Schedule
     from alphabar.trace import Trace
 
-_DataSpec = Annotated[
-    str, typer.Argument(metavar="DATA", help="A data set's spec or a file; see `alphabar data`.")
-]
-_Steps = Annotated[
-    int | None,
-    typer.Option("-T", parser=whole, metavar="N", help="T of every schedule spec that gives none."),
-]
 _COMPARED = "ddim heun dpmpp_2m dpmpp_3m unipc"
 
-_ScheduleSpec = Annotated[str, typer.Option("--schedule", help="A schedule's spec.")]
+_Origin = Annotated[
+    str, typer.Argument(metavar="RUN|DATA", help="A run's folder, or with --exact data.")
+]
+_MaybeSchedule = Annotated[
+    str | None, typer.Option("--schedule", help="A schedule's spec (the run's own, or linear).")
+]
+_Class = Annotated[
+    int | None,
+    typer.Option(
+        "--class", parser=whole, metavar="K", help="Of a run with classes: draw this one."
+    ),
+]
+_Guidance = Annotated[
+    float | None,
+    typer.Option("--guidance", metavar="S", help="Classifier-free guidance to the class; 1: none."),
+]
 _Exact = Annotated[
     bool, typer.Option("--exact", help="By the data's exact denoiser; nothing is trained.")
 ]
 _Spacing = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--spacing",
         help="How the levels are chosen from the schedule. New ones: log_snr, karras. Its own: "
@@ -54,13 +81,6 @@ _Start = Annotated[
         "--start",
         help="x_T: noise is N(0, I), matched has the data's mean and covariance, auto is noise "
         "where that is as good.",
-    ),
-]
-_Standardise = Annotated[
-    bool | None,
-    typer.Option(
-        "--standardise/--no-standardise",
-        help="Scale each column to mean 0 and variance 1 (default: for files of points only).",
     ),
 ]
 
@@ -97,7 +117,7 @@ def schedules(
     specs: Annotated[
         list[str] | None, typer.Argument(metavar="SPEC…", help="Schedules; all kinds if none.")
     ] = None,
-    T: _Steps = None,
+    T: T_Option = None,
     coefficients: Annotated[
         bool, typer.Option("--coefficients", help="The DDPM paper's table for each.")
     ] = False,
@@ -115,7 +135,7 @@ def schedules(
 
     if not specs:
         specs = [entry.name for entry in SCHEDULES if entry.takes_no_argument]
-    parsed = [_schedule(spec, T) for spec in specs]
+    parsed = [parse_schedule(spec, T) for spec in specs]
     described = []
     for schedule in parsed:
         one = diagnosis.describe(schedule)
@@ -151,9 +171,9 @@ def schedules(
 @command
 def forward(
     run: Run,
-    data: _DataSpec,
-    schedule: _ScheduleSpec = "linear",
-    T: _Steps = None,
+    data: DataSpec,
+    schedule: ScheduleSpec = "linear",
+    T: T_Option = None,
     panels: Annotated[
         int | None,
         typer.Option(
@@ -163,7 +183,7 @@ def forward(
     stepwise: Annotated[
         bool, typer.Option("--stepwise", help="Along the chain, not by the closed form.")
     ] = False,
-    standardise: _Standardise = None,
+    standardise: Standardise = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -176,14 +196,14 @@ def forward(
     if output:
         check_file(output, (*stills, *moving, ".npz"), run.force)
     seed = run.seed
-    noise = _schedule(schedule, T)
+    noise = parse_schedule(schedule, T)
     count = (
         panels
         if panels is not None
         else min(60 if output and output.suffix.lower() in moving else 10, noise.T + 1)
     )
     times = _times(noise.T, count)
-    loaded, standardiser = _load(run, data, standardise)
+    loaded, standardiser = load_data(run, data, standardise)
 
     import torch
 
@@ -231,7 +251,7 @@ def forward(
 @command
 def sample(
     run: Run,
-    data: _DataSpec,
+    data: _Origin,
     exact: _Exact = False,
     n: Annotated[
         int | None,
@@ -253,9 +273,9 @@ def sample(
             help="In place of --steps: as many as take at most K calls of the denoiser.",
         ),
     ] = None,
-    schedule: _ScheduleSpec = "linear",
-    T: _Steps = None,
-    spacing: _Spacing = "log_snr",
+    schedule: _MaybeSchedule = None,
+    T: T_Option = None,
+    spacing: _Spacing = None,
     fit_coefficients: Annotated[
         bool,
         typer.Option(
@@ -264,7 +284,9 @@ def sample(
         ),
     ] = False,
     start: _Start = "auto",
-    standardise: _Standardise = None,
+    label: _Class = None,
+    guidance: _Guidance = None,
+    standardise: Standardise = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -274,47 +296,59 @@ def sample(
         ),
     ] = None,
 ) -> None:
-    """Draw samples from noise, with nothing trained.
+    """Draw samples from noise: by a run that was trained, or by the exact denoiser of data.
+
+    A run draws by its own steps, fitted to its denoiser, unless a sampler, a number of steps or a
+    spacing is given.
 
     The samples of --json's `sampler`, `levels`, `start` and `seed` come again by
     --sampler SAMPLER --schedule LEVELS --spacing all --start START --seed SEED.
     """
-    _require_exact(exact, data)
     stills, moving = (".png", ".svg", ".pdf"), (".gif", ".mp4")
     if output:
         check_file(output, (".npy", ".csv", *stills, *moving, ".npz"), run.force)
     ending = output.suffix.lower() if output else ""
     seed = run.seed
-    noise = _schedule(schedule, T)
     from alphabar import draw
+    from alphabar.origin import FITTED
     from alphabar.trace import even_times
 
-    _use_one_thread()
-    choice = draw.choose(
-        _sampler_or_fitted(sampler, spacing, fit_coefficients), spacing, noise, steps, nfe
-    )
-    draw.check_start(start, spacing)
-    loaded, standardiser = _load(run, data, standardise)
-    points = loaded.kind == "points"
+    use_one_thread()
+    origin = _origin(run, data, exact, standardise, label, guidance)
+    source, points = origin.source, origin.kind == "points"
+    noise = parse_schedule(schedule or origin.schedule.spec, T)
+    asked = (sampler, steps, nfe, spacing, schedule, T, label)
+    is_plain = all(value is None for value in asked) and not fit_coefficients and start == "auto"
+    choice = None
+    if not (is_plain and origin.has_own_steps):
+        rule = spacing or "log_snr"
+        if label is not None and (start == "matched" or rule in draw.FITTED):
+            raise ValueError(
+                f"--class {label}: a matched start and fitted steps are for the mean and "
+                "covariance of all the data; leave out --start and --spacing"
+            )
+        named = _sampler_or_fitted(sampler, rule, fit_coefficients)
+        choice = draw.choose(named, rule, noise, steps, nfe)
+        draw.check_start(start, rule)
+    count = FITTED if choice is None else choice.steps
     if ending == ".csv" and not points:
         raise ValueError(f"-o {output}: a table holds points, and {data} holds pictures; take .npy")
-    source = draw.source_of(loaded, standardiser)
     if n is None:
         n = 10_000 if points else 25
     times: list[int] = []
     shown = 0
     if ending == ".npz":
-        times, shown = list(range(choice.steps + 1)), n
+        times, shown = list(range(count + 1)), n
     elif ending in moving or (ending in stills and points):
-        times = even_times(choice.steps, 60 if ending in moving else 8)
+        times = even_times(count, 60 if ending in moving else 8)
         shown = min(n, 2000 if points else 25)
     draw.check_memory(source, n, len(times), shown)
-    _say_source(run, loaded, source)
+    _say_source(run, origin)
     watched = draw.Watched(times, shown)
     with run.progress() as bar:
-        plan = draw.make_plan(choice, source, noise, start, seed, bar)
+        plan = origin.plan(choice, noise, start, seed, bar)
         _warn_of_start(run, source, plan, noise, start)
-        advance = bar("sampling", choice.steps * len(draw.batches(source, n)))
+        advance = bar("sampling", count * len(draw.batches(source, n)))
         drawn = draw.draw(source, plan, n, seed, watch=watched, advance=advance)
     x = source.invert(drawn.x)
     if output:
@@ -322,22 +356,22 @@ def sample(
             if ending == ".npy":
                 _write_npy(temporary, x)
             elif ending == ".csv":
-                _write_csv(temporary, x, loaded.columns)
+                _write_csv(temporary, x, origin.columns)
             elif ending == ".npz":
                 trace = watched.trace(plan.schedule)
-                _write_frames(temporary, trace, standardiser, watched.x_0_hat)
+                _write_frames(temporary, trace, source.standardiser, watched.x_0_hat)
             elif shown:
-                _draw_way_back(run, temporary, loaded, source, plan, watched)
+                _draw_way_back(run, temporary, origin, plan, watched)
             else:
                 _draw_samples(run, temporary, x)
     sentence = "start_noise" if plan.start is None else "start_matched"
-    _say_pairs(
+    say_pairs(
         run,
         {
-            "data": loaded.spec,
-            "target": run.text("target_law" if source.is_law else "target_items", n=len(source.x)),
-            "sampler": _short(plan.sampler.spec),
-            "schedule": f"{_short(noise.spec)}, {spacing}: {plan.schedule.T}",
+            "data": origin.spec or "-",
+            "target": _target(run, origin),
+            "sampler": short(plan.sampler.spec),
+            "schedule": f"{short(noise.spec)}, {plan.rule}: {plan.schedule.T}",
             "start": run.text(sentence),
             "samples": f"{n}   seed {seed}",
             "calls": str(drawn.nfe),
@@ -355,14 +389,17 @@ def sample(
             "nfe": drawn.nfe,
             "seconds": drawn.seconds,
             "seed": seed,
-            "data": loaded.spec,
-            "target": "law" if source.is_law else "items",
+            "data": origin.spec,
+            "run": str(origin.run.path) if origin.run else None,
+            "class": label,
+            "guidance": guidance,
+            "target": origin.target,
             "start": plan.start_name,
-            "spacing": spacing,
+            "spacing": plan.rule,
             "steps": plan.schedule.T,
             "levels": plan.schedule.spec,
             "fit_seconds": plan.fit_seconds,
-            "standardised": standardiser and standardiser.to_dict(),
+            "standardised": source.standardiser and source.standardiser.to_dict(),
         }
     )
 
@@ -370,7 +407,7 @@ def sample(
 @command
 def compare(
     run: Run,
-    data: _DataSpec,
+    data: _Origin,
     exact: _Exact = False,
     samplers: Annotated[
         list[str] | None,
@@ -398,28 +435,30 @@ def compare(
     draws: Annotated[
         int, typer.Option("--draws", parser=whole, metavar="N", help="Draws of each.")
     ] = 10,
-    schedule: _ScheduleSpec = "linear",
-    T: _Steps = None,
-    spacing: _Spacing = "log_snr",
+    schedule: _MaybeSchedule = None,
+    T: T_Option = None,
+    spacing: _Spacing = None,
     start: _Start = "auto",
-    standardise: _Standardise = None,
+    standardise: Standardise = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", help="The picture (.png .svg .pdf) or the numbers (.csv .json)."),
     ] = None,
 ) -> None:
     """Compare samplers: error against calls of the denoiser, beside the floor of true samples."""
-    _require_exact(exact, data)
     if output:
         check_file(output, (".png", ".svg", ".pdf", ".csv", ".json"), run.force)
     seed = run.seed
     budgets = _budgets(nfe or ["5 8 12 20 40"])
     check_whole("--draws", draws, 1, 1000)
-    noise = _schedule(schedule, T)
+    spacing = spacing or "log_snr"
     from alphabar import draw, metrics
-    from alphabar.compare import SET, evaluate, halves, yardstick_of
+    from alphabar.compare import SET, evaluate, yardstick_of
+    from alphabar.origin import truth_of
 
-    _use_one_thread()
+    use_one_thread()
+    origin = _origin(run, data, exact, standardise, seed=seed)
+    noise = parse_schedule(schedule or origin.schedule.spec, T)
     names = [name for given in samplers or [_COMPARED] for name in given.split()]
     if not names:
         raise ValueError('--samplers "": name one at least, such as heun')
@@ -430,14 +469,13 @@ def compare(
         for budget in budgets:
             choice = draw.choose(spec, rule, noise, nfe=budget)
             choices[name, choice.steps] = choice
-    loaded, standardiser = _load(run, data, standardise)
-    if loaded.kind == "pictures":
+    source, loaded, standardiser = origin.source, origin.data, origin.source.standardiser
+    if origin.kind == "pictures":
         raise ValueError(f"{data} holds pictures: compare scores points; draw some with sample")
-    parts = halves(loaded, seed)
-    source = draw.source_of(loaded, standardiser, parts and parts.used)
+    parts = truth_of(origin, seed)
     most = 100_000 if parts is None else len(parts.used)
     n = check_whole("-n", min(SET, most) if n is None else n, 2, most)
-    _say_source(run, loaded, source)
+    _say_source(run, origin)
     rows: dict[str, list[Row]] = {name: [] for name in names}
     with run.progress() as bar:
         plans = {
@@ -455,7 +493,8 @@ def compare(
         "data": loaded.spec,
         "schedule": noise.spec,
         "spacing": spacing,
-        "target": "law" if source.is_law else "items",
+        "target": origin.target,
+        "run": str(origin.run.path) if origin.run else None,
         "n": n,
         "seed": seed,
         "reference": truth,
@@ -491,24 +530,20 @@ def score(
     against: Annotated[
         str, typer.Option("--against", metavar="DATA", help="What they should be like.")
     ],
-    standardise: _Standardise = None,
+    standardise: Standardise = None,
 ) -> None:
     """Score points: their distance from data, beside the floor of true samples."""
-    _use_one_thread()
+    use_one_thread()
     from alphabar import metrics
     from alphabar.compare import judge
     from alphabar.data import load
 
     points = load(file)
-    loaded, standardiser = _load(run, against, standardise)
+    loaded, standardiser = load_data(run, against, standardise)
     for spec, one in ((file, points), (against, loaded)):
         if one.kind == "pictures":
             raise ValueError(f"{spec} holds pictures: score compares points; give a file of them")
-    if points.columns != loaded.columns and sorted(points.columns) == sorted(loaded.columns):
-        raise ValueError(
-            f"{file} has the columns {', '.join(points.columns)}, and {against} "
-            f"{', '.join(loaded.columns)}: they must come in the same order"
-        )
+    check_columns(file, points.columns, against, loaded.columns)
     with run.progress() as bar:
         advance = bar("reference", 1 + metrics.FLOOR_SETS)
         found = judge(points.x, loaded, standardiser, advance)
@@ -516,7 +551,7 @@ def score(
     result = found.score
     if 2 * found.copies >= len(points):
         run.warn(run.text("copies", copies=found.copies, n=len(points), data=against))
-    _say_pairs(
+    say_pairs(
         run,
         {
             "ratio": f"{result.ratio:.4g}   ({run.text('ratio_is')})",
@@ -544,34 +579,46 @@ def score(
 @command
 def study(
     run: Run,
-    data: _DataSpec = "swiss_roll",
+    data: DataSpec = "swiss_roll",
     schedule: Annotated[
         str, typer.Option("--schedule", help="What the reverse process runs on.")
     ] = "linear",
-    T: _Steps = None,
+    T: T_Option = None,
     steps: Annotated[
         int, typer.Option("--steps", parser=whole, metavar="N", help="Training steps.")
     ] = 4000,
-    standardise: _Standardise = None,
+    standardise: Standardise = None,
+    claim: Annotated[
+        bool,
+        typer.Option(
+            "--claim",
+            help="Also test whether schedules that grow beat a constant one: 270 trainings, about "
+            "half an hour.",
+        ),
+    ] = False,
     output: Annotated[Path, typer.Option("-o", help="A folder for the report.")] = Path("study"),
 ) -> None:
     """From data to noise and back: a report to open."""
     check_folder(output, run.force)
     seed = run.seed
-    noise = _schedule(schedule, T)
-    loaded, standardiser = _load(run, data, standardise)
+    noise = parse_schedule(schedule, T)
+    loaded, standardiser = load_data(run, data, standardise)
+    from alphabar.claim import Settings as ClaimSettings
     from alphabar.report import result_lines, write_report
     from alphabar.study import study as work_through
 
-    _use_one_thread()
+    use_one_thread()
     check_whole("--steps", steps, 1, 10**7)
     _warn_of(run, noise)
     with run.progress() as bar:
-        found = work_through(loaded, standardiser, noise, seed, steps, bar)
+        evidence = ClaimSettings() if claim else None
+        found = work_through(loaded, standardiser, noise, seed, steps, bar, evidence)
         words = ["alphabar", "study", loaded.spec, "--schedule", noise.spec, "--seed", str(seed)]
         words += ["--steps", str(steps), "--lang", run.lang]
         if standardise is not None:
             words.append("--standardise" if standardise else "--no-standardise")
+        if claim:
+            words.append("--claim")
         command = shlex.join(words)
         document = write_report(found, output, run.lang, command, bar)
     for line in result_lines(found, run.lang):
@@ -580,20 +627,58 @@ def study(
     run.finish(document)
 
 
-def _require_exact(exact: bool, data: str) -> None:
+def _origin(
+    run: Run,
+    spec: str,
+    exact: bool,
+    standardise: bool | None,
+    label: int | None = None,
+    guidance: float | None = None,
+    seed: int | None = None,
+) -> "Origin":
+    """What to draw from; of a file's exact denoiser half its rows, if a seed to cut it is given."""
+    from alphabar.compare import halves
+    from alphabar.origin import origin_of_data, origin_of_run
+
+    if is_run(spec) and not exact:
+        if standardise is not None:
+            raise ValueError(
+                f"--standardise: {spec} is a run, which knows how it was trained; leave it out"
+            )
+        return origin_of_run(spec, label, guidance)
     if not exact:
+        _refuse_untrained(spec)
+    if label is not None or guidance is not None:
         raise ValueError(
-            f"{data} names data, and nothing is trained on it: add --exact, to draw by its exact "
-            "denoiser"
+            "--class and --guidance are for a run that was trained with --classes, and --exact "
+            "for data; leave one out"
         )
+    loaded, standardiser = load_data(run, spec, standardise)
+    parts = None if seed is None or loaded.kind == "pictures" else halves(loaded, seed)
+    return origin_of_data(loaded, standardiser, parts and parts.used)
 
 
-def _use_one_thread() -> None:
-    import torch
+def _refuse_untrained(spec: str) -> NoReturn:
+    """Say what is missing where something that is no run is named without --exact."""
+    from alphabar.data import load
 
-    # What is this small gains nothing from a second thread, and waits for it 20 times as long where
-    # another program wants that core. It also makes the numbers those of any number of cores.
-    torch.set_num_threads(1)
+    try:
+        load(spec)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{spec}: there is no such run, nor such data ({error})") from None
+    raise ValueError(
+        f"{spec} names data, and nothing is trained on it: train a run first (alphabar train "
+        f"{spec} -o RUN), or add --exact, to draw by its exact denoiser"
+    )
+
+
+def _target(run: Run, origin: "Origin") -> str:
+    from alphabar.draw import Known
+
+    if isinstance(origin.source, Known):
+        found = "target_law" if origin.source.is_law else "target_items"
+        return run.text(found, n=len(origin.source.x))
+    return run.text("target_run", run=origin.run and origin.run.path, step=origin.step)
 
 
 def _sampler_or_fitted(sampler: str | None, spacing: str, fit_coefficients: bool) -> str:
@@ -622,9 +707,11 @@ def _budgets(given: list[str]) -> list[int]:
     return sorted({whole(word) for word in words})
 
 
-def _say_source(run: Run, data: "Data", source: "Source") -> None:
-    if not source.is_law:
-        run.warn(run.text("finite", data=data.spec, n=len(source.x)))
+def _say_source(run: Run, origin: "Origin") -> None:
+    from alphabar.draw import Known
+
+    if isinstance(origin.source, Known) and not origin.source.is_law:
+        run.warn(run.text("finite", data=origin.spec, n=len(origin.source.x)))
 
 
 def _warn_of_start(
@@ -638,7 +725,10 @@ def _warn_of_start(
     spread = source.spread
     if not spread or plan.rule in FITTED:
         return
-    if source.standardiser is None and not source.is_law and source.x.ndim == 2:
+    from alphabar.draw import Known
+
+    items = isinstance(source, Known) and not source.is_law and source.x.ndim == 2
+    if source.standardiser is None and items:
         remedy = "--standardise"
     else:
         centre = -2 * math.log(spread)
@@ -653,16 +743,6 @@ def _warn_of_start(
             run.warn(run.text(code, noise=noise, spread=f"{spread:.3g}", remedy=remedy))
 
 
-def _say_pairs(run: Run, pairs: Mapping[str, str]) -> None:
-    """A line for each: what it is, in the person's language, and its value."""
-    from rich.table import Table
-
-    lines = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in pairs.items():
-        lines.add_row(run.text(key), value)
-    run.say(lines)
-
-
 def _say_rows(
     run: Run, rows: "Mapping[str, Iterable[Row]]", n: int, floor: float, fresh: bool
 ) -> None:
@@ -672,7 +752,7 @@ def _say_rows(
         for row in found:
             error = "-" if row.standard_error is None else f"{row.standard_error:.2g}"
             table.add_row(
-                _short(name.partition("@")[0]),
+                short(name.partition("@")[0]),
                 row.spacing,
                 str(row.nfe),
                 f"{row.ratio:.3f}",
@@ -722,7 +802,7 @@ def _draw_samples(run: Run, path: Path, x: "Tensor") -> None:
 
 
 def _draw_way_back(
-    run: Run, path: Path, data: "Data", source: "Source", plan: "Plan", watched: "Watched"
+    run: Run, path: Path, origin: "Origin", plan: "Plan", watched: "Watched"
 ) -> None:
     """The reverse process; a point has the hue of the place where it ends."""
     from alphabar.figures import Style, animation, strip
@@ -730,8 +810,8 @@ def _draw_way_back(
     style = Style(lang=run.lang)
     trace = watched.trace(plan.schedule).to_vp()
     hue, columns = None, None
-    if data.kind == "points":
-        hue, columns = _hue_at(data, source, trace.x[-1]), data.columns
+    if origin.kind == "points":
+        hue, columns = origin.hue(trace.x[-1]), origin.columns
     if path.suffix.lower() not in (".gif", ".mp4"):
         figure = strip(
             trace.x,
@@ -757,38 +837,6 @@ def _draw_way_back(
             style=style,
             advance=bar("frames", frames),
         )
-
-
-def _hue_at(data: "Data", source: "Source", x: "Tensor") -> Any:
-    """For each point the hue of the nearest of up to 10,000 of the data."""
-    from sklearn.neighbors import KNeighborsRegressor
-
-    some = slice(None, None, -(-len(source.x) // 10_000))
-    known = KNeighborsRegressor(1)  # type: ignore[no-untyped-call]
-    known.fit(source.x[some].numpy(), data.hue[some].numpy())
-    return known.predict(x.double().numpy()).clip(0, 1)  # type: ignore[no-untyped-call]
-
-
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _load(run: Run, spec: str, standardise: bool | None) -> "tuple[Data, Standardiser | None]":
-    """The data, and how to scale them if they are to be scaled; says so where it is our choice."""
-    from alphabar.data import Standardiser, load
-
-    loaded = load(spec)
-    if loaded.kind == "pictures":
-        if standardise:
-            raise ValueError(f"--standardise: {spec} holds pictures, which are in [-1, 1] already")
-        return loaded, None
-    is_file = loaded.fresh is None
-    if not (is_file if standardise is None else standardise):
-        return loaded, None
-    standardiser = Standardiser.fit(loaded.x, loaded.columns)
-    if standardise is None:
-        run.warn(run.text("standardised"))
-    return loaded, standardiser
 
 
 def _times(T: int, count: int) -> list[int]:
@@ -873,7 +921,7 @@ def _say_schedules(
     for schedule, one in zip(parsed, described, strict=True):
         end, step = one["terminal"], one["largest_step"]
         table.add_row(
-            _short(one["spec"], 80),
+            short(one["spec"], 80),
             f"{end['alpha_bar']:.3g}",
             f"{end['snr_db']:.1f} dB",
             f"{end['kl_to_prior']:.3g}",
@@ -928,12 +976,7 @@ def _write_schedule_csv(path: Path, parsed: "list[Schedule]", coefficients: bool
                 writer.writerow([schedule.spec, t, *row])
 
 
-def _schedule(spec: str, T: int | None = None) -> "Schedule":
-    from alphabar.schedule import SCHEDULES
-
-    schedule: Schedule = SCHEDULES.parse(spec, **({} if T is None else {"T": T}))
-    return schedule
-
+import alphabar.learn  # noqa: E402, F401  its commands come last in --help
 
 if __name__ == "__main__":
     main()

@@ -18,13 +18,14 @@ theirs.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from alphabar.checks import check_number, check_whole
+from alphabar.condition import Condition
 from alphabar.predict import (
     Kind,
     Number,
@@ -232,28 +233,22 @@ class ModelDenoiser:
         return label.to(x_t.device).expand(len(x_t))
 
 
-class NetDenoiser(nn.Module):
-    """A network to be trained: EDM's preconditioning, in any scale, of data centred on their mean.
+PREDICTIONS = ("edm", *get_args(Kind))
 
-        x̂_0 = m + c_skip·y + c_out·net(c_in·y, λ/4),    y = x_t − α·m
 
-    At α = 0 (pure noise) all of it is finite, and at σ = 0 it returns x_t itself. The data's mean
-    m and standard deviation s are stored with the weights.
+class Moments(NamedTuple):
+    """What a network need not learn: the mean of each number, and one standard deviation of all."""
 
-    Args:
-        net: (points, label) → points; the label is λ/4, kept within ±5.
-        x_0: the training data, from which m (one per number) and s (one for all) are taken.
+    mean: Float64[Tensor, "..."]
+    std: Float64[Tensor, ""]
 
-    Raises:
-        ValueError: data that do not vary.
-    """
+    @classmethod
+    def of(cls, x_0: Float[Tensor, "N ..."]) -> "Moments":
+        """The mean and standard deviation of a data set.
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: nn.Module, x_0: Float[Tensor, "N ..."]) -> None:
-        super().__init__()
-        self.net = net
+        Raises:
+            ValueError: data that do not vary.
+        """
         mean = x_0.double().mean(0)
         std = (x_0.double() - mean).square().mean().sqrt()
         if not std > 0:
@@ -261,24 +256,119 @@ class NetDenoiser(nn.Module):
                 f"the data do not vary (standard deviation {std:g}): there is nothing to learn; "
                 "give at least two different items"
             )
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("std", std)
+        return cls(mean, std)
 
-    def output_scale(self, level: Level) -> Float64[Tensor, "*B"]:
-        """c_out = σ·s/√v: by how much the network's answer counts, and its error too."""
-        out = _edm(self.std.item(), level.alpha, level.sigma).out
-        assert isinstance(out, Tensor)
-        return out
 
-    def forward(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
-        """x̂_0 for x_t at one level, or one level an item."""
+class NetDenoiser(nn.Module):
+    """A network to be trained, as a denoiser in any scale, of data centred on their mean.
+
+        x̂_0 = m + c_skip·y + c_out·net(c_in·y, label),    y = x_t − α·m,  c_in = 1/√(σ² + α²·s²)
+
+    By `edm` all of it is finite at α = 0 (pure noise), and at σ = 0 it returns x_t itself. The
+    data's mean m and standard deviation s are stored with the weights.
+
+    Args:
+        net: (items, label) → items, or (items, label, condition) → items.
+        data: m (one per number) and s (one for all): `Moments.of(x_0)`.
+        predicts: `edm` for its preconditioning, or what the network's answer is to mean: x_0, eps,
+            v, score or flow, of the centred data in the variance-preserving scale.
+        label: what the network is told of a level; None: λ/4, kept within ±5.
+        learns_variance: the network answers twice, (B, 2, …): the second is `with_variance`'s mix.
+
+    Raises:
+        ValueError: an unknown prediction.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        data: Moments,
+        predicts: Kind | Literal["edm"] = "edm",
+        label: Label | None = None,
+        learns_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        if predicts not in PREDICTIONS:
+            raise ValueError(f"predicts = {predicts!r}: choose {', '.join(PREDICTIONS)}")
+        self.net, self.predicts, self.label = net, predicts, label
+        self.learns_variance = learns_variance
+        self.register_buffer("mean", data.mean.float())
+        self.register_buffer("std", data.std.double())
+        self._std = data.std.item()  # a float costs the loop nothing
+
+    def forward(
+        self, x_t: Float[Tensor, "B ..."], level: Level, cond: Condition | None = None
+    ) -> Float[Tensor, "B ..."]:
+        """x̂_0 for x_t at one level, or one level an item.
+
+        Raises:
+            ValueError: α = 0 for a prediction that has no meaning there (eps, score).
+        """
+        return self._both(x_t, level, cond)[0]
+
+    def with_variance(
+        self, x_t: Float[Tensor, "B ..."], level: Level, cond: Condition | None = None
+    ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."]]:
+        """x̂_0, and where between its bounds the network sees the variance of a step, −1 to 1.
+
+        Raises:
+            TypeError: the network learns no variance.
+        """
+        x_0_hat, mix = self._both(x_t, level, cond)
+        if mix is None:
+            raise TypeError(
+                "this denoiser learns no variance: make it with learns_variance=True, and train it "
+                "with the objective hybrid"
+            )
+        return x_0_hat, mix
+
+    def given(self, cond: Condition | int) -> Callable[[Tensor, Level], Tensor]:
+        """The denoiser of p(x_0 | condition): of one class for all items, or a condition each."""
+
+        def conditional(x_t: Tensor, level: Level) -> Tensor:
+            each = cond
+            if not isinstance(each, Tensor):
+                each = torch.full((len(x_t),), each, dtype=torch.int64, device=x_t.device)
+            return self(x_t, level, each)
+
+        return conditional
+
+    def _both(
+        self, x_t: Float[Tensor, "B ..."], level: Level, cond: Condition | None
+    ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."] | None]:
         alpha, sigma = numbers(level)
-        skip, out, inner = _edm(self.std.item(), alpha, sigma)
+        skip, out, inner = self._coefficients(alpha, sigma)
         wide = torch.promote_types(x_t.dtype, self.mean.dtype)
         mean = self.mean.to(wide)
         centred = add(x_t.to(wide), -alpha, mean.expand_as(x_t))
-        answer = self.net(scale(inner, centred), _quarter_log_snr(level, centred))
-        return add(add(mean, skip, centred), out, answer).to(x_t.dtype)
+        # The network works in its own precision, what is around it in that of x_t.
+        seen = scale(inner, centred).to(self.mean.dtype)
+        given = () if cond is None else (cond,)
+        answer = self.net(seen, self._label(level, seen), *given)
+        mix = None
+        if self.learns_variance:
+            answer, mix = answer.unbind(1)
+        return add(add(mean, skip, centred), out, answer).to(x_t.dtype), mix
+
+    def _coefficients(self, alpha: Number, sigma: Number) -> Coefficients:
+        found = _edm(self._std, alpha, sigma)
+        if self.predicts == "edm":
+            return found
+        factor = 1 / _hypot(alpha, sigma)
+        skip, out = coefficients(self.predicts, "x_0", alpha * factor, sigma * factor)
+        return Coefficients(skip * factor, out, found.inner)
+
+    def _label(self, level: Level, x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
+        if self.label is None:
+            return _quarter_log_snr(level, x)
+        return self.label(level).to(x.device, x.dtype).expand(len(x))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._std = self.std.item()
 
 
 _LEAST, _MOST = math.exp(-10), math.exp(10)

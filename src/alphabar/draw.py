@@ -1,4 +1,4 @@
-"""Drawing with nothing trained: the reverse process, led by the exact denoiser of a data set.
+"""Drawing: the reverse process, led by the exact denoiser of a data set or by a trained one.
 
     x_T ~ N(0, (α_T² + σ_T²)·I)    or    N(α_T·m, α_T²·Σ + σ_T²·I),    then x_t → x_s → … → x_0
 
@@ -8,6 +8,7 @@ left in x_T; the second has the right first two moments wherever the levels end.
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from alphabar.fit import FINE, ROUNDS, fit_mixes, fit_steps
 from alphabar.noise import keyed_noise
 from alphabar.samplers import (
     SAMPLERS,
+    Denoiser,
     LinearSampler,
     Normal,
     Sampler,
@@ -58,9 +60,83 @@ FREE = "mixes"  # as a sampler, with spacing `fitted`: its coefficients are fitt
 Bar = Callable[[str, int], Callable[[], None]]
 
 
+class Source(ABC):
+    """What is drawn from, in the units that it is diffused in."""
+
+    denoiser: Denoiser
+    mean: Float64[Tensor, "..."]  # E[x_0]
+    standardiser: Standardiser | None  # what brought the data to these units
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of an item."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """What is enough to tell the items apart."""
+
+    @abstractmethod
+    def _law(self) -> Normal:
+        """The mean and covariance of the data."""
+
+    @abstractmethod
+    def _variances(self) -> Float64[Tensor, " D"]:
+        """Of each number of a large item."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the covariance of items of this size is left alone."""
+        return math.prod(self.shape) > MAX_COV
+
+    @property
+    def tolerance(self) -> float:
+        """How far off a start may be: where it cannot be matched, what counts as noise will do."""
+        return REACHES_NOISE if self.is_large else AS_GOOD
+
+    @cached_property
+    def law(self) -> Normal:
+        """The data's mean and covariance.
+
+        Raises:
+            ValueError: items of more than `MAX_COV` numbers.
+        """
+        if self.is_large:
+            raise ValueError(
+                f"items of {math.prod(self.shape)} numbers: a matched start, and fitted "
+                f"steps, need the covariance of at most {MAX_COV}; take --start noise, and a "
+                "--spacing that is not fitted"
+            )
+        return self._law()
+
+    @cached_property
+    def variances(self) -> Float64[Tensor, " D"]:
+        """Along the principal axes of the data; of large items along the coordinates."""
+        if self.is_large:
+            return self._variances()
+        return torch.linalg.eigvalsh(self.law.cov).clamp(min=0)
+
+    @property
+    def spread(self) -> float:
+        """The largest standard deviation in any direction."""
+        return self.variances.max().sqrt().item()
+
+    def gap(self, level: Level) -> float:
+        """KL(N(α·m, α²·Σ + σ²·I) ‖ N(0, (α² + σ²)·I)), nats a dimension."""
+        alpha, total = level.alpha, level.alpha**2 + level.sigma**2
+        excess = alpha**2 * (self.variances - 1) / total
+        shift = alpha**2 * self.mean.double().square().mean() / total
+        return ((excess - excess.log1p()).mean() + shift).item() / 2
+
+    def invert(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """Back in the data's own units; scaled ones become float64."""
+        return x if self.standardiser is None else self.standardiser.invert(x.double())
+
+
 @dataclass(frozen=True, eq=False)
-class Source:
-    """What is drawn from, in the units that it is diffused in.
+class Known(Source):
+    """An exact target.
 
     Args:
         target: the exact p(x_0).
@@ -75,41 +151,25 @@ class Source:
     standardiser: Standardiser | None
 
     @property
-    def is_large(self) -> bool:
-        """Whether the covariance of items of this size is left alone."""
-        return math.prod(self.target.shape) > MAX_COV
+    def denoiser(self) -> Target:  # type: ignore[override]
+        """E[x_0 | x_t] itself."""
+        return self.target
 
     @property
-    def tolerance(self) -> float:
-        """How far off a start may be: where it cannot be matched, what counts as noise will do."""
-        return REACHES_NOISE if self.is_large else AS_GOOD
+    def shape(self) -> tuple[int, ...]:
+        """Of an item."""
+        return self.target.shape
 
-    @cached_property
-    def law(self) -> Normal:
-        """The target's mean and covariance.
+    @property
+    def mean(self) -> Float64[Tensor, "..."]:  # type: ignore[override]
+        """E[x_0]."""
+        return self.target.mean
 
-        Raises:
-            ValueError: items of more than `MAX_COV` numbers.
-        """
-        if self.is_large:
-            raise ValueError(
-                f"items of {math.prod(self.target.shape)} numbers: a matched start, and fitted "
-                f"steps, need the covariance of at most {MAX_COV}; take --start noise, and a "
-                "--spacing that is not fitted"
-            )
+    def _law(self) -> Normal:
         return Normal(self.target.mean, self.target.cov)
 
-    @cached_property
-    def variances(self) -> Float64[Tensor, " D"]:
-        """Along the principal axes of the data; of large items along the coordinates."""
-        if self.is_large:
-            return self.x.double().flatten(1).var(0, correction=0)
-        return torch.linalg.eigvalsh(self.law.cov).clamp(min=0)
-
-    @property
-    def spread(self) -> float:
-        """The largest standard deviation in any direction."""
-        return self.variances.max().sqrt().item()
+    def _variances(self) -> Float64[Tensor, " D"]:
+        return self.x.double().flatten(1).var(0, correction=0)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -117,19 +177,44 @@ class Source:
         far = self.x.abs().max().item()
         return torch.float64 if far * 2**-24 > 1e-3 * self.spread > 0 else torch.float32
 
-    def gap(self, level: Level) -> float:
-        """KL(N(α·m, α²·Σ + σ²·I) ‖ N(0, (α² + σ²)·I)), nats a dimension."""
-        alpha, total = level.alpha, level.alpha**2 + level.sigma**2
-        excess = alpha**2 * (self.variances - 1) / total
-        shift = alpha**2 * self.target.mean.double().square().mean() / total
-        return ((excess - excess.log1p()).mean() + shift).item() / 2
 
-    def invert(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """Back in the data's own units; scaled ones become float64."""
-        return x if self.standardiser is None else self.standardiser.invert(x.double())
+@dataclass(frozen=True, eq=False)
+class Learned(Source):
+    """A trained denoiser, and what was kept of its data.
+
+    Args:
+        denoiser: the network's.
+        mean: of the training data.
+        cov: of them, flattened; None for large items.
+        var: of each number.
+        standardiser: what brought the data to the units of training.
+    """
+
+    denoiser: Denoiser
+    mean: Float64[Tensor, "..."]
+    cov: Float64[Tensor, "D D"] | None
+    var: Float64[Tensor, " D"]
+    standardiser: Standardiser | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an item."""
+        return tuple(self.mean.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """A network's: float32."""
+        return torch.float32
+
+    def _law(self) -> Normal:
+        assert self.cov is not None
+        return Normal(self.mean, self.cov)
+
+    def _variances(self) -> Float64[Tensor, " D"]:
+        return self.var
 
 
-def source_of(data: Data, standardiser: Standardiser | None, rows: Tensor | None = None) -> Source:
+def source_of(data: Data, standardiser: Standardiser | None, rows: Tensor | None = None) -> Known:
     """The exact target of a data set: its law where that is known, else its items.
 
     Args:
@@ -146,7 +231,7 @@ def source_of(data: Data, standardiser: Standardiser | None, rows: Tensor | None
                 "--standardise: the exact law of these data is known in its own units alone; "
                 "leave the option out"
             )
-        return Source(target_of(data), data.x, True, None)
+        return Known(target_of(data), data.x, True, None)
     x = data.x if rows is None else data.x[rows]
     x = x if standardiser is None else standardiser.apply(x)
     if x.abs().max() > LARGEST:
@@ -154,7 +239,7 @@ def source_of(data: Data, standardiser: Standardiser | None, rows: Tensor | None
             f"the data hold numbers up to {x.abs().max():.2g}, whose squares float32 cannot hold: "
             "add --standardise, or give them in a larger unit"
         )
-    return Source(Points(x), x, False, standardiser)
+    return Known(Points(x), x, False, standardiser)
 
 
 class Choice(NamedTuple):
@@ -301,11 +386,11 @@ def make_plan(
         began = time.perf_counter()
         options = (choice.steps, schedule, source.law)
         if choice.fits_mixes:
-            few, sampler = fit_mixes(source.target, *options, seed, advance)
+            few, sampler = fit_mixes(source.denoiser, *options, seed, advance)
         else:
             assert isinstance(sampler, LinearSampler)
             by = "curvature" if choice.rule == "curvature" else "gradient"
-            few = fit_steps(source.target, sampler, *options, by, seed, advance)  # type: ignore[arg-type]
+            few = fit_steps(source.denoiser, sampler, *options, by, seed, advance)  # type: ignore[arg-type]
         seconds = time.perf_counter() - began
     else:
         few = _spaced(schedule, choice.steps, choice.rule)
@@ -366,14 +451,14 @@ class Drawn(NamedTuple):
 
 def batches(source: Source, n: int) -> list[tuple[int, int]]:
     """(first, size) of the parts that n items are drawn in."""
-    size = max(1, BATCH // max(1, math.prod(source.target.shape)))
+    size = max(1, BATCH // max(1, math.prod(source.shape)))
     return [(i, min(size, n - i)) for i in range(0, n, size)]
 
 
 def check_memory(source: Source, n: int, frames: int = 0, shown: int = 0) -> None:
     """Refuse what would not fit: n samples, and `shown` of them at `frames` moments, twice."""
     check_whole("-n", n, 1, MAX_N)
-    bytes_each = math.prod(source.target.shape) * source.dtype.itemsize
+    bytes_each = math.prod(source.shape) * source.dtype.itemsize
     size = bytes_each * (n + 2 * frames * shown)
     if size > MEMORY:
         raise ValueError(
@@ -409,14 +494,14 @@ def draw(
         ValueError: the denoiser returned another shape or dtype, or something that is not finite;
             it names the t.
     """
-    shape = source.target.shape
+    shape = source.shape
     x = torch.empty(n, *shape, dtype=source.dtype)
     calls = 0
     began = time.perf_counter()
     for i, size in batches(source, n):
         start = _start(source, plan, first + i, size, seed)
         for step in sample(
-            source.target, plan.sampler, plan.schedule, size, shape, seed, first + i, start
+            source.denoiser, plan.sampler, plan.schedule, size, shape, seed, first + i, start
         ):
             watch(step, i)
             if step.x_0_hat is not None:
@@ -432,6 +517,6 @@ def _start(
     """What `sample` starts from: in float64 x_T itself, as all is computed in its dtype."""
     if source.dtype == torch.float32:
         return plan.start
-    z = keyed_noise(seed, 0, first, n, source.target.shape).double()
+    z = keyed_noise(seed, 0, first, n, source.shape).double()
     top = plan.schedule[plan.schedule.T]
     return z * torch.hypot(*top) if plan.start is None else matched(plan.start, top, z)

@@ -14,9 +14,10 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,7 +28,12 @@ from alphabar.locale import LANGS, texts
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
     from rich.table import Table
+
+    from alphabar.data import Data
+    from alphabar.data import Standardiser as Scaling
+    from alphabar.schedule import Schedule
 
 app = typer.Typer(
     name="alphabar",
@@ -89,7 +95,7 @@ class Run:
         return Console(highlight=False, soft_wrap=True, width=width, markup=False)
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    def progress(self) -> Iterator["Bar"]:
         """Progress bars on standard error: `advance = bar("training", 4000)`, then `advance()`."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -98,11 +104,30 @@ class Run:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), disable=not shown) as bars:
 
-            def bar(what: str, total: int) -> Callable[[], None]:
-                task = bars.add_task(what, total=total)
-                return functools.partial(bars.advance, task)
+            def bar(what: str, total: int) -> Advance:
+                return Advance(bars, bars.add_task(what, total=total), what)
 
             yield bar
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Moves a progress bar on."""
+
+    _bars: "Progress"
+    _task: "TaskID"
+    _what: str
+
+    def __call__(self, by: float = 1) -> None:
+        """So much further."""
+        self._bars.advance(self._task, by)
+
+    def say(self, words: str) -> None:
+        """Words after the bar's name, in place of those that were there."""
+        self._bars.update(self._task, description=f"{self._what}  {words}")
+
+
+Bar = Callable[[str, int], Advance]
 
 
 def whole(text: str | int) -> int:
@@ -241,3 +266,91 @@ def new_table(*columns: str) -> "Table":
     for column in columns:
         made.add_column(column, no_wrap=True)
     return made
+
+
+# --- what several commands take, and do with it
+
+DataSpec = Annotated[
+    str, typer.Argument(metavar="DATA", help="A data set's spec or a file; see `alphabar data`.")
+]
+T_Option = Annotated[
+    int | None,
+    typer.Option("-T", parser=whole, metavar="N", help="T of every schedule spec that gives none."),
+]
+ScheduleSpec = Annotated[str, typer.Option("--schedule", help="A schedule's spec.")]
+Standardise = Annotated[
+    bool | None,
+    typer.Option(
+        "--standardise/--no-standardise",
+        help="Scale each column to mean 0 and variance 1 (default: for files of points only).",
+    ),
+]
+
+
+def is_run(path: str) -> bool:
+    """Whether this is a folder, as runs are and data are not."""
+    return Path(path).is_dir()
+
+
+def check_columns(what: str, own: Sequence[str], against: str, others: Sequence[str]) -> None:
+    """Refuse to compare points of other columns, or of the same in another order."""
+    if len(own) != len(others):
+        raise ValueError(
+            f"{what} has {len(own)} columns against {len(others)} of {against}: points are "
+            "compared with points of as many columns; choose the columns first"
+        )
+    if own != others and sorted(own) == sorted(others):
+        raise ValueError(
+            f"{what} has the columns {', '.join(own)}, and {against} {', '.join(others)}: they "
+            "must come in the same order"
+        )
+
+
+def load_data(run: Run, spec: str, standardise: bool | None) -> "tuple[Data, Scaling | None]":
+    """The data, and how to scale them if they are to be scaled; says so where it is our choice."""
+    from alphabar.data import Standardiser, load
+
+    loaded = load(spec)
+    if loaded.kind == "pictures":
+        if standardise:
+            raise ValueError(f"--standardise: {spec} holds pictures, which are in [-1, 1] already")
+        return loaded, None
+    is_file = loaded.fresh is None
+    if not (is_file if standardise is None else standardise):
+        return loaded, None
+    standardiser = Standardiser.fit(loaded.x, loaded.columns)
+    if standardise is None:
+        run.warn(run.text("standardised"))
+    return loaded, standardiser
+
+
+def use_one_thread() -> None:
+    """Let torch use one thread."""
+    import torch
+
+    # What is this small gains nothing from a second thread, and waits for it 20 times as long where
+    # another program wants that core. It also makes the numbers those of any number of cores.
+    torch.set_num_threads(1)
+
+
+def parse_schedule(spec: str, T: int | None = None) -> "Schedule":
+    """The schedule that a spec names, with -T where it gives none."""
+    from alphabar.schedule import SCHEDULES
+
+    schedule: Schedule = SCHEDULES.parse(spec, **({} if T is None else {"T": T}))
+    return schedule
+
+
+def short(text: str, most: int = 60) -> str:
+    """The text, cut where it is longer."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def say_pairs(run: Run, pairs: Mapping[str, str]) -> None:
+    """A line for each: what it is, in the person's language, and its value."""
+    from rich.table import Table
+
+    lines = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in pairs.items():
+        lines.add_row(run.text(key), value)
+    run.say(lines)

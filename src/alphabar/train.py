@@ -1,107 +1,389 @@
 """Training: show a denoiser noisy items, and ask for the clean ones.
 
-    minimise  E ‖x̂_0(x_t, level) − x_0‖² / c_out²    over x_0 from the data, λ uniform, ε ~ N(0, I)
+    minimise  E w(level)·‖x̂_0(x_t, level) − x_0‖²    over x_0 from the data, a level, ε ~ N(0, I)
 
-Whatever the weight, the minimiser is E[x_0 | x_t] (Vincent 2011); this one, Karras et al. 2022,
-eq. (8), asks the network for an answer of variance 1 at every level.
+Whatever the weight, the minimiser is E[x_0 | x_t] (Vincent 2011): see `objectives` for weights,
+and `levels` for how levels are drawn. AdamW (Loshchilov & Hutter 2019), with a rate that rises and
+falls to 0; sampling uses an average of the weights over the past,
+
+    θ̄_k = (1 − 1/k)^(γ+1)·θ̄_(k−1) + (1 − (1 − 1/k)^(γ+1))·θ_k ,
+
+in which θ_j counts as j^γ: its span is a fixed share of the steps so far, however many there will
+be (Karras et al. 2024, *Analyzing and Improving the Training Dynamics of Diffusion Models*, sec.
+3.1).
 """
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple, cast
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from alphabar.checks import check_seed, check_whole
+from alphabar.checks import check_number, check_seed, check_whole
+from alphabar.condition import Condition, without
 from alphabar.denoise import NetDenoiser
-from alphabar.forward import marginal
+from alphabar.levels import Levels, logistic
+from alphabar.objectives import Objective, edm
 from alphabar.schedule import Level
 
-# Levels outside this range teach nothing: above it data are seen as they are, below it not at all.
-_LOG_SNR = (-10.0, 10.0)
+State = dict[str, Tensor]  # all that training needs to go on, as `safetensors` holds it
+
+_SPAN = 7.0  # γ: the average spans about the last tenth of the steps
+_WARM_UP = 0.1  # share of the training in which the rate rises
+_EXPLODED = 1e4  # times the first loss
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class Batch(NamedTuple):
+    """Items to learn from, and what they are conditioned on."""
+
+    x_0: Float[Tensor, "B ..."]
+    cond: Condition | None
+
+
+@runtime_checkable
+class Items(Protocol):
+    """Where batches come from."""
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """The next n items."""
+
+    def state(self) -> State:
+        """What `load` needs to draw the same items again from here."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state` was taken."""
+
+
+class Shuffled:
+    """The items of a data set, all of them in random order before any comes again.
+
+    Drawn with replacement, how often an item has come in k epochs would vary by √k; so it does not.
+
+    Args:
+        x_0: the data, (N, …).
+        cond: a condition for each.
+
+    Raises:
+        ValueError: no items; another number of conditions.
+    """
+
+    def __init__(self, x_0: Float[Tensor, "N ..."], cond: Condition | None = None) -> None:
+        if not len(x_0):
+            raise ValueError("there are no items to learn from: give at least two")
+        if cond is not None and len(cond) != len(x_0):
+            raise ValueError(f"{len(cond)} conditions for {len(x_0)} items: give each its own")
+        self.x_0, self.cond = x_0, cond
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._at = 0
+        self._before: Tensor | None = None  # the generator's state before the order was drawn
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """The next n items; what is left of an order that is shorter than n is not used."""
+        if self._at + n > len(self._order):
+            self._before = generator.get_state()
+            self._shuffle(n, generator)
+        chosen = self._order[self._at : self._at + n].to(self.x_0.device)
+        self._at += n
+        return Batch(self.x_0[chosen], None if self.cond is None else self.cond[chosen])
+
+    def _shuffle(self, n: int, generator: torch.Generator) -> None:
+        N, times = len(self.x_0), -(-n // len(self.x_0))
+        orders = [torch.randperm(N, generator=generator) for _ in range(times)]
+        self._order, self._at = torch.cat(orders), 0
+
+    def state(self) -> State:
+        """Where in which order; not the order itself, which may be as long as the data."""
+        if self._before is None:
+            return {}
+        at = torch.tensor([self._at, len(self._order)])
+        return {"items.at": at, "items.before": self._before}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Draw the order again, and go to the place in it."""
+        if "items.at" not in state:
+            return
+        at, length = state["items.at"].tolist()
+        generator = torch.Generator()
+        self._before = state["items.before"].clone()
+        generator.set_state(self._before)
+        self._shuffle(length, generator)
+        self._at = at
+
+
+class Streamed:
+    """Items that are drawn afresh all the time: none is seen twice.
+
+    Args:
+        fresh: (n, seed) → n items, independent of those of every other seed.
+        seed: of the first block; the next has the next.
+    """
+
+    BLOCK = 2**16
+
+    def __init__(self, fresh: Callable[[int, int], Float[Tensor, "n ..."]], seed: int) -> None:
+        self._fresh, self._seed = fresh, seed
+        self._block: Tensor | None = None
+        self._next, self._at = 0, 0
+
+    def draw(self, n: int, generator: torch.Generator) -> Batch:
+        """The next n items, in float32."""
+        if self._block is None or self._at + n > len(self._block):
+            self._block = self._draw_block(max(n, self.BLOCK), self._next)
+            self._next, self._at = self._next + 1, 0
+        self._at += n
+        return Batch(self._block[self._at - n : self._at], None)
+
+    def _draw_block(self, n: int, number: int) -> Float[Tensor, "n ..."]:
+        return self._fresh(n, (self._seed + number) % (2**32 - 2)).float()
+
+    def state(self) -> State:
+        """Which block, how long it is, and where in it."""
+        length = 0 if self._block is None else len(self._block)
+        return {"items.at": torch.tensor([self._next, length, self._at])}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Draw the block again."""
+        self._next, length, self._at = state["items.at"].tolist()
+        self._block = self._draw_block(length, self._next - 1) if length else None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the defaults are chosen by measurement, see docs/training.md.
+
+    Args:
+        objective: what is asked of the denoiser.
+        levels: how noise levels are drawn.
+        batch: items a step.
+        peak_rate: the highest learning rate.
+        weight_decay: of AdamW.
+        drop: how often an item's condition is withheld, so that the denoiser can do without it.
+
+    Raises:
+        TypeError, ValueError: numbers out of range.
+    """
+
+    objective: Objective = field(default_factory=edm)
+    levels: Levels = field(default_factory=lambda: logistic(3.0, 1.6))
+    batch: int = 1024
+    peak_rate: float = 6e-3
+    weight_decay: float = 0.0
+    drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_whole("batch", self.batch, 1, 10**9)
+        check_number("peak_rate", self.peak_rate, 0, 1000, "a rate > 0, such as 0.003", True)
+        check_number("weight_decay", self.weight_decay, 0, 1000, "a number ≥ 0, such as 0.01")
+        check_number("drop", self.drop, 0, 1, "a share from 0 to 1, such as 0.1")
 
 
 class TrainStep(NamedTuple):
     """What one step of training leaves behind."""
 
-    step: int  # 1..steps
-    loss: Float[Tensor, ""]
-    denoiser: NetDenoiser  # the moving average of the weights: the one to sample with
+    step: int  # 1, 2, …
+    loss: float  # mean over the batch
+    rate: float  # of learning, in this step
+    seconds: float  # of training so far, what was done between the steps left out
+    last: bool  # whether the training ends here
+    denoiser: NetDenoiser  # with the average of the weights: the one to sample with
+    state: Callable[[], State]  # all that `train` needs to go on from here
 
 
-def denoising_loss(
-    denoiser: NetDenoiser,
-    x_0: Float[Tensor, "B ..."],
-    level: Level,
-    eps: Float[Tensor, "B ..."],
-) -> Float[Tensor, " B"]:
-    """The loss above for each item, averaged over its numbers."""
-    x_0_hat = denoiser(marginal(level, x_0).at(eps), level)
-    weight = (denoiser.output_scale(level) ** -2).to(x_0.device, x_0.dtype)
-    return weight * (x_0_hat - x_0).square().flatten(1).mean(1)
+class Diverged(ValueError):
+    """The loss is no longer a number, or has exploded."""
 
 
 def train(
     denoiser: NetDenoiser,
-    x_0: Float[Tensor, "N ..."],
-    steps: int,
+    items: Items,
     seed: int,
-    batch: int = 1024,
-    peak_rate: float = 3e-3,
+    steps: int | None = None,
+    seconds: float | None = None,
+    settings: Settings | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> Iterator[TrainStep]:
-    """Train `denoiser` on the items x_0, one step each time the iterator is advanced.
+    """Train `denoiser`, one step each time the iterator is advanced.
 
-    AdamW with a one-cycle rate (Smith & Topin 2018), and a moving average of the weights that
-    spans about the last tenth of the steps, and the last thousand at most.
+        for step in train(denoiser, Shuffled(x_0), seed=0, steps=4000):
+            print(step.step, step.loss)
+        samples = sample(step.denoiser, …)
+
+    The rate rises over the first tenth and falls to 0 along a cosine, by steps if they are given,
+    else by time.
 
     Args:
         denoiser: trained in place.
-        x_0: the data, (N, …).
-        steps: how many steps.
-        seed: with the same seed, data and number of threads, all is bit-identical.
-        batch: items a step, drawn with replacement.
-        peak_rate: the highest learning rate.
+        items: where batches come from.
+        seed: with the same seed, items, steps and number of threads, all is bit-identical.
+        steps: how many steps; or
+        seconds: how long. How far that goes depends on the machine.
+        settings: how to train.
+        state: of an earlier step, to go on from; all other arguments must be as they were.
 
     Raises:
-        ValueError: steps or batch below 1; a loss that is not finite; it is looked at every 100
-            steps and at the last.
+        ValueError: neither steps nor seconds, or both; a state of another network.
+        Diverged: a loss that is not finite, or 10⁴ times the first; names the step and the level.
     """
-    check_whole("steps", steps, 1, 10**9)
-    check_whole("batch", batch, 1, 10**9)
-    generator = torch.Generator().manual_seed(check_seed(seed) % 2**63)
-    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=peak_rate, weight_decay=0, fused=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak_rate, total_steps=steps + 1, pct_start=0.1
-    )
-    decay = math.exp(-10 / steps) if steps > 10 else 0.0
-    decay = min(decay, 0.999)
-    average = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-    denoiser.train()
-    for step in range(1, steps + 1):
-        chosen = torch.randint(len(x_0), (batch,), generator=generator)
-        items = x_0[chosen.to(x_0.device)]
-        eps = torch.randn(items.shape, generator=generator, dtype=items.dtype).to(items.device)
-        loss = denoising_loss(denoiser, items, _levels(batch, generator), eps).mean()
-        optimizer.zero_grad()
+    if (steps is None) == (seconds is None):
+        raise ValueError(f"steps = {steps} and seconds = {seconds}: give one of the two")
+    if steps is not None:
+        check_whole("steps", steps, 1, 10**9)
+    if seconds is not None:
+        check_number("seconds", seconds, 0, 1e9, "a time > 0, such as 60", True)
+    settings = settings or Settings()
+    check_seed(seed)
+    run = _Training(denoiser, items, seed, settings)
+    if state is not None:
+        run.load(state)
+    while True:
+        begin = time.perf_counter()
+        done = run.step / steps if steps else run.seconds / cast(float, seconds)
+        if done >= 1:
+            return
+        loss = run.advance(_rate_at(done if seconds else (run.step + 0.5) / cast(int, steps)))
+        run.seconds += time.perf_counter() - begin
+        last = run.step == steps if steps else run.seconds >= cast(float, seconds)
+        yield TrainStep(run.step, loss, run.rate, run.seconds, last, run.averaged, run.state)
+
+
+def _rate_at(done: float) -> float:
+    """The learning rate as a share of its peak."""
+    if done < _WARM_UP:
+        return done / _WARM_UP
+    return (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
+
+
+class _Training:
+    """The network, its average, the optimizer and the randomness, all as of one step."""
+
+    def __init__(self, denoiser: NetDenoiser, items: Items, seed: int, settings: Settings) -> None:
+        self.denoiser, self.items, self.settings = denoiser, items, settings
+        self.generator = torch.Generator().manual_seed(seed % 2**63)
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters(),
+            settings.peak_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.average = AveragedModel(denoiser, multi_avg_fn=_average)
+        self.average.eval()
+        self.step, self.seconds, self.rate, self.first_loss = 0, 0.0, 0.0, 0.0
+        denoiser.train()
+
+    @property
+    def averaged(self) -> NetDenoiser:
+        return cast(NetDenoiser, self.average.module)
+
+    def advance(self, share: float) -> float:
+        """One step, with this share of the peak rate."""
+        settings, generator = self.settings, self.generator
+        x_0, cond = self.items.draw(settings.batch, generator)
+        drawn = settings.levels.draw(len(x_0), generator)
+        eps = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
+        asked: Callable[..., Tensor] = self.denoiser
+        if cond is not None:
+            dropped = torch.rand(len(x_0), generator=generator) < settings.drop
+            asked = _Conditioned(self.denoiser, without(cond, dropped.to(cond.device)))
+        losses = settings.objective(asked, x_0, drawn, eps, generator)
+        loss = losses.mean()
+        value = loss.item()
+        if self.step == 0:
+            self.first_loss = value
+        # Before the step: a weight that is NaN once is NaN for ever.
+        most = _EXPLODED * max(abs(self.first_loss), 1.0)
+        if not (math.isfinite(value) and abs(value) <= most):
+            raise Diverged(_diverged(value, losses, drawn.level, self.step + 1, settings))
+        self.rate = share * settings.peak_rate
+        self.optimizer.param_groups[0]["lr"] = self.rate
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        rate.step()
-        average.update_parameters(denoiser)
-        if (step % 100 == 0 or step == steps) and not loss.isfinite():
-            raise ValueError(f"the loss is {loss.item()} at step {step}: lower peak_rate")
-        yield TrainStep(step, loss.detach(), cast(NetDenoiser, average.module))
+        self.optimizer.step()
+        self.average.update_parameters(self.denoiser)
+        self.step += 1
+        return value
+
+    def state(self) -> State:
+        """Everything as of this step; the tensors are copies."""
+        tensors: State = {
+            "step": torch.tensor([self.step]),
+            "seconds": torch.tensor([self.seconds, self.first_loss], dtype=torch.float64),
+            "generator": self.generator.get_state(),
+            **self.items.state(),
+        }
+        for prefix, module in (("weights", self.denoiser), ("average", self.average.module)):
+            tensors |= {f"{prefix}.{k}": v for k, v in module.state_dict().items()}
+        for name, parameter in self.denoiser.named_parameters():
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{name}.{k}": v for k, v in moments.items()}
+        return {key: value.detach().cpu().clone() for key, value in tensors.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put everything back as it was.
+
+        Raises:
+            ValueError: a state of another network.
+        """
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            start = prefix + "."
+            return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+
+        try:
+            self.denoiser.load_state_dict(part("weights"))
+            self.average.module.load_state_dict(part("average"))
+            self.step = int(state["step"])
+            self.seconds, self.first_loss = state["seconds"].tolist()
+            self.generator.set_state(state["generator"])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"this state is not of this training: {error}") from None
+        self.average.n_averaged.fill_(self.step)
+        self.items.load(state)
+        for name, parameter in self.denoiser.named_parameters():
+            moments = part(f"optimizer.{name}")
+            if moments:
+                self.optimizer.state[parameter] = {
+                    k: v.clone() if k == "step" else v.clone().to(parameter.device)
+                    for k, v in moments.items()
+                }
 
 
-def _levels(n: int, generator: torch.Generator) -> Level:
-    """n levels with λ spread evenly over its range, all shifted by one random amount.
+class _Conditioned:
+    """A denoiser with a condition for each item; what else an objective asks of it stays there."""
 
-    Evenly spread levels vary the loss less than independent ones (Kingma et al. 2021, appendix
-    I.1).
-    """
-    low, high = _LOG_SNR
-    shift = torch.rand((), generator=generator, dtype=torch.float64)
-    log_snr: Float64[Tensor, " n"] = low + (high - low) * (torch.arange(n) + shift) / n
-    return Level(log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt())
+    def __init__(self, denoiser: NetDenoiser, cond: Condition) -> None:
+        self.std, self._denoiser, self._cond = denoiser.std, denoiser, cond
+
+    def __call__(self, x_t: Tensor, level: Level) -> Tensor:
+        return cast(Tensor, self._denoiser(x_t, level, self._cond))
+
+    def with_variance(self, x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        return self._denoiser.with_variance(x_t, level, self._cond)
+
+
+@torch.no_grad()
+def _average(average: Tensors, current: Tensors, count: Tensor | int) -> None:
+    """θ̄ ← θ̄ + (1 − (1 − 1/k)^(γ+1))·(θ − θ̄)."""
+    k = int(count) + 1
+    torch._foreach_lerp_(average, current, 1 - (1 - 1 / k) ** (_SPAN + 1))
+
+
+def _diverged(
+    value: float, losses: Float[Tensor, " B"], level: Level, step: int, settings: Settings
+) -> str:
+    worst = int(
+        (~losses.isfinite()).float().argmax() if not math.isfinite(value) else losses.argmax()
+    )
+    log_snr = level.log_snr.expand(len(losses))[worst].item()
+    return (
+        f"the loss is {value:g} at step {step}, and {losses[worst].item():g} for an item at "
+        f"log-SNR {log_snr:.3g}: training stops here; lower the rate (it rises to "
+        f"{settings.peak_rate:g}), or look for huge numbers in the data"
+    )

@@ -1,5 +1,10 @@
-"""Networks. They know no diffusion: numbers and a label in, numbers out."""
+"""Networks. They know no diffusion: numbers and a label in, numbers out.
 
-from alphabar.nets.mlp import MLP
+`mlp(width=64).build(shape=(2,), seed=0)` is a torch module; `NETS.parse("mlp:width=64")` is the
+same recipe by its spec.
+"""
 
-__all__ = ["MLP"]
+from alphabar.nets.base import NETS, Recipe, Task
+from alphabar.nets.mlp import MLP, mlp
+
+__all__ = ["MLP", "NETS", "Recipe", "Task", "mlp"]

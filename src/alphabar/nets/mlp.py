@@ -1,16 +1,28 @@
 """A multilayer perceptron for points, with random Fourier features.
 
     features(v) = [v, sin(v·F), cos(v·F)],    F fixed, its columns drawn from N(0, scale²·I)
+    h_1 = silu((1 + a)⊙W_1·features(x) + b),  (a, b) = W_0·features(label) + embedding(condition)
+    h_i = silu(W_i·h_(i−1)),                  answer = W_out·h_depth
 
 A plain MLP learns fine detail last; sines of its input give it the detail from the start (Tancik
-et al. 2020, *Fourier Features Let Networks Learn High Frequency Functions*).
+et al. 2020, *Fourier Features Let Networks Learn High Frequency Functions*). The label scales the
+first layer as well as shifting it (Perez et al. 2018, *FiLM*): at each noise level the network is
+another function of x.
 """
 
-from itertools import pairwise
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from alphabar.checks import check_number, check_whole
+from alphabar.condition import Condition
+from alphabar.nets.base import NETS, ConditionEmbedding, Recipe, Task
+
+# By measurement: see docs/training.md.
+NARROW, WIDE, WIDEST = 64, 256, 512
+PLAIN, FREQUENCIES = 8, 16
 
 
 class Fourier(nn.Module):
@@ -18,9 +30,9 @@ class Fourier(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, d: int, n: int, scale: float, generator: torch.Generator) -> None:
+    def __init__(self, d: int, n: int, scale: float) -> None:
         super().__init__()
-        self.register_buffer("frequencies", scale * torch.randn(d, n, generator=generator))
+        self.register_buffer("frequencies", scale * torch.randn(d, n))
         self.size = d + 2 * n
 
     def forward(self, v: Float[Tensor, "B d"]) -> Float[Tensor, "B features"]:
@@ -30,37 +42,84 @@ class Fourier(nn.Module):
 
 
 class MLP(nn.Module):
-    """Points and a scalar label each, to points.
+    """Items and a scalar label each, to as many numbers; made by `mlp(…).build(…)`.
 
     Args:
-        d: numbers per point.
-        seed: of the fixed frequencies and the first weights.
-        width: units per hidden layer.
+        task: what it works on; items of any shape are flattened.
+        width: units of a hidden layer.
         depth: hidden layers.
+        features: frequencies of x.
+        scale: their standard deviation, for items of two numbers.
     """
 
-    def __init__(self, d: int, seed: int, width: int = 128, depth: int = 3) -> None:
+    def __init__(self, task: Task, width: int, depth: int, features: int, scale: float) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.point = Fourier(d, 16, 2.0, generator)
-        self.label = Fourier(1, 8, 1.0, generator)
-        sizes = [self.point.size + self.label.size, *[width] * depth]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(sizes):
-            layers += [_linear(fan_in, fan_out, fan_in**-0.5, generator), nn.SiLU()]
+        d = math.prod(task.shape)
+        self.answer = (task.outputs, *task.shape) if task.outputs > 1 else task.shape
+        # A phase is a sum over d numbers: without the root it would grow with them.
+        self.point = Fourier(d, features, scale * math.sqrt(2 / d))
+        self.label = Fourier(1, 8, 1.0)
+        conditioned = task.classes or task.numbers
+        self.condition = (
+            ConditionEmbedding(task.classes, task.numbers, 2 * width) if conditioned else None
+        )
+        self.modulation = nn.Linear(self.label.size, 2 * width)
+        self.first = nn.Linear(self.point.size, width)
+        hidden: list[nn.Module] = []
+        for _ in range(depth - 1):
+            hidden += [nn.SiLU(), nn.Linear(width, width)]
+        self.hidden = nn.Sequential(*hidden, nn.SiLU())
+        self.last = nn.Linear(width, task.outputs * d)
         # The answer starts at 0, which the preconditioning makes the best linear denoiser.
-        self.body = nn.Sequential(*layers, _linear(width, d, 0.0, generator))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: Float[Tensor, "B d"], label: Float[Tensor, " B"]) -> Float[Tensor, "B d"]:
-        """The network's answer for points x with labels."""
-        return self.body(torch.cat([self.point(x), self.label(label[:, None])], 1))
+    def forward(
+        self,
+        x: Float[Tensor, "B ..."],
+        label: Float[Tensor, " B"],
+        cond: Condition | None = None,
+    ) -> Float[Tensor, "B ..."]:
+        """The network's answer for items x with labels, and conditions if it takes them.
+
+        Raises:
+            TypeError: a condition, and a network that takes none.
+        """
+        scale_and_shift = self.modulation(self.label(label[:, None]))
+        if self.condition is not None:
+            scale_and_shift = scale_and_shift + self.condition(cond, len(x))
+        elif cond is not None:
+            raise TypeError("this network takes no condition: build it with classes or numbers")
+        scale, shift = scale_and_shift.chunk(2, 1)
+        h = torch.addcmul(shift, self.first(self.point(x.flatten(1))), 1 + scale)
+        return self.last(self.hidden(h)).view(len(x), *self.answer)
 
 
-def _linear(fan_in: int, fan_out: int, bound: float, generator: torch.Generator) -> nn.Linear:
-    """A layer with weights uniform in ±bound, and biases of 0."""
-    # Its own start draws from the global generator, which is not ours to move.
-    with torch.random.fork_rng(devices=[]):
-        layer = nn.Linear(fan_in, fan_out)
-    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
+@NETS.entry()
+def mlp(width: int | None = None, depth: int = 3, features: int = 16, scale: float = 2.0) -> Recipe:
+    """A multilayer perceptron with Fourier features.
+
+    Args:
+        width: units of a hidden layer; None: 64 for up to 8 numbers an item, 256 for up to 64, 512
+            beyond.
+        depth: hidden layers.
+        features: frequencies of x, 0 for none; None: 16 for up to 8 numbers an item, 0 beyond.
+        scale: their standard deviation, for items of two numbers.
+
+    Raises:
+        TypeError, ValueError: not whole numbers in range; scale < 0.
+    """
+    if width is not None:
+        width = check_whole("width", width, 1, 2**16)
+    depth = check_whole("depth", depth, 1, 100)
+    if features is not None:
+        features = check_whole("features", features, 0, 2**16)
+    scale = check_number("scale", scale, 0, 1000, "a standard deviation from 0 to 1000, such as 2")
+
+    def make(task: Task) -> nn.Module:
+        d = math.prod(task.shape)
+        fitting = NARROW if d <= PLAIN else WIDE if d <= 64 else WIDEST
+        frequencies = (FREQUENCIES if d <= PLAIN else 0) if features is None else features
+        return MLP(task, width or fitting, depth, frequencies, scale)
+
+    return Recipe(make)

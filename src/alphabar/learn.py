@@ -1,0 +1,683 @@
+"""Commands of what is learned: train, evaluate, decompose. No maths here.
+
+torch is imported by the commands that need it, so that `alphabar --help` answers at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from alphabar.checks import check_whole
+from alphabar.frame import (
+    Bar,
+    Run,
+    Standardise,
+    T_Option,
+    check_columns,
+    command,
+    is_run,
+    load_data,
+    new_table,
+    parse_schedule,
+    say_pairs,
+    short,
+    to_json,
+    use_one_thread,
+    whole,
+)
+from alphabar.output import check_file, writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alphabar.compare import Halves
+    from alphabar.config import Config
+    from alphabar.data import Data
+    from alphabar.data import Standardiser as Scaling
+    from alphabar.decompose import Decomposition
+    from alphabar.draw import Choice
+    from alphabar.excess import Excess, ExcessLoss
+    from alphabar.origin import Origin
+    from alphabar.runs import Training
+    from alphabar.targets import Target
+
+STEPS = 5000  # of training, if neither steps nor seconds are given
+LEVELS = 20  # at which the excess loss is measured while training
+DRAWS = 10
+
+_Sampler = Annotated[str | None, typer.Option("--sampler", help="A sampler's spec.")]
+_Few = Annotated[
+    int | None, typer.Option("--steps", parser=whole, metavar="K", help="Steps from noise to data.")
+]
+_Calls = Annotated[
+    int | None, typer.Option("--nfe", parser=whole, metavar="K", help="In place of --steps: calls.")
+]
+_Spacing = Annotated[str | None, typer.Option("--spacing", help="As of `alphabar sample`.")]
+_Draws = Annotated[
+    int, typer.Option("--draws", parser=whole, metavar="N", help="Independent sets of samples.")
+]
+_Count = Annotated[
+    int | None, typer.Option("-n", parser=whole, metavar="N", help="Samples in a set (10000).")
+]
+
+
+@command
+def train(
+    run: Run,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="A data set's spec or a file; not with --resume."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", metavar="RUN", help="The run's folder.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", parser=whole, metavar="N", help="Steps (5000).")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="S", help="In place of --steps: how long.")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule", help="Noise levels from this schedule, t uniform; and to sample on."
+        ),
+    ] = None,
+    T: T_Option = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            "--levels", help="Noise levels from a density: logistic, normal, uniform, cosine."
+        ),
+    ] = None,
+    net: Annotated[
+        str | None, typer.Option("--net", help="A network's spec, such as mlp:width=128.")
+    ] = None,
+    predicts: Annotated[
+        str | None, typer.Option("--predicts", help="edm, x_0, eps, v, score or flow (edm).")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", help="edm, simple, v, flow, min_snr, vlb, hybrid, … (edm)."),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", parser=whole, metavar="N", help="Items a step.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="The highest learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Of AdamW.")] = None,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Condition on the data's labels.")
+    ] = False,
+    drop: Annotated[
+        float | None, typer.Option("--drop", help="How often the class is withheld, for guidance.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Draw fresh points all the time, where that can be.")
+    ] = False,
+    hold_out: Annotated[
+        bool | None,
+        typer.Option(
+            "--hold-out/--no-hold-out",
+            help="Of a file, keep half to judge samples by (default: yes).",
+        ),
+    ] = None,
+    standardise: Standardise = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")
+    ] = False,
+) -> None:
+    """Train a denoiser on data; the run is a folder, to sample from and to evaluate."""
+    if output is None:
+        raise ValueError("train needs -o RUN, the folder that the run is kept in")
+    use_one_thread()
+    given: dict[str, Any] = {
+        "steps": steps,
+        "seconds": seconds,
+        "net": net,
+        "predicts": predicts,
+        "objective": objective,
+        "levels": levels,
+        "schedule": None if schedule is None else parse_schedule(schedule, T).spec,
+        "batch": batch,
+        "rate": rate,
+        "weight_decay": weight_decay,
+        "drop": drop,
+        "stream": stream or None,
+        "held_out": hold_out,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    begun = _resumed if resume else _begun
+    training, config, loaded = begun(run, output, data, given, classes, standardise)
+    try:
+        with training, run.progress() as bar:
+            _train(training, config, loaded, bar)
+            from alphabar.origin import origin_of_run
+
+            origin = origin_of_run(str(output))
+            plan = None
+            if origin.has_own_steps:
+                plan = origin.plan(None, origin.schedule, "auto", config.seed, bar)
+    except (KeyboardInterrupt, SystemExit):
+        run.warn(run.text("stopped", run=output))
+        raise
+    lines = training.run.metrics()
+    loss, excess = (lines[-1].loss, lines[-1].excess_loss) if lines else (None, None)
+    shown = "-" if loss is None else f"{loss:.4g}"
+    if excess is not None:
+        shown += f"   ({run.text('excess_is', excess=f'{100 * excess:.3g} %')})"
+    say_pairs(
+        run,
+        {
+            "run": str(output),
+            "data": config.data or "-",
+            "steps": f"{origin.step}   seed {config.seed}",
+            "seconds": f"{origin.seconds:.1f}",
+            "loss": shown,
+            "own_steps": "-" if plan is None else f"{plan.schedule.T}",
+        },
+    )
+    run.say(run.text("trained_next", run=output))
+    run.finish(
+        {
+            "run": str(output),
+            "seconds": origin.seconds,
+            "steps": origin.step,
+            "loss": loss,
+            "excess_loss": excess,
+            "seed": config.seed,
+            "fit_seconds": plan and plan.fit_seconds,
+            "spec": config.to_dict(),
+        }
+    )
+
+
+def _begun(
+    run: Run,
+    output: Path,
+    data: str | None,
+    given: dict[str, Any],
+    classes: bool,
+    standardise: bool | None,
+) -> "tuple[Training, Config, Data]":
+    """A new run: all is tried out before anything is written."""
+    from alphabar.config import configure
+    from alphabar.runs import begin
+
+    if data is None:
+        raise ValueError(
+            "train needs DATA, such as swiss_roll or mine.csv; alphabar data lists them"
+        )
+    if not given.keys() & {"steps", "seconds"}:
+        given["steps"] = STEPS
+    loaded, standardiser = load_data(run, data, standardise)
+    if classes and loaded.labels is None:
+        raise ValueError(f"--classes: {loaded.spec} has no labels; take gaussians or digits, say")
+    is_file = loaded.fresh is None and loaded.kind == "points"
+    if given.get("held_out") and not is_file:
+        raise ValueError(f"--hold-out: {data} can be drawn afresh, or holds pictures; leave it out")
+    condition = loaded.labels if classes else None
+    config, lessons = configure(
+        loaded,
+        standardiser,
+        run.seed,
+        condition=condition,
+        **{"held_out": is_file} | given,
+    )
+    if config.held_out:
+        run.warn(run.text("held_out", n=len(loaded) - config.n, of=len(loaded)))
+    for remark in lessons.remarks():
+        run.warn(remark)
+    return begin(output, config, lessons, run.force), config, loaded
+
+
+def _resumed(
+    run: Run,
+    output: Path,
+    data: str | None,
+    given: dict[str, Any],
+    classes: bool,
+    standardise: bool | None,
+) -> "tuple[Training, Config, Data]":
+    """A run to go on with, as it was begun."""
+    from alphabar.config import lessons_of
+    from alphabar.data import load
+    from alphabar.runs import open_run, resume
+
+    if run.force:
+        raise ValueError("--resume goes on with a run and --force replaces it: give one of the two")
+    folder = open_run(output)
+    config = folder.config
+    config.check_given({**given, "seed": run.given_seed})
+    is_scaled = config.standardiser is not None
+    if (classes and not config.classes) or standardise is (not is_scaled):
+        option = "--classes" if standardise is None else "--standardise or --no-standardise"
+        raise ValueError(
+            f"{option}: this run was begun in another way, and goes on as it was begun; leave the "
+            "option out, or train another"
+        )
+    spec = data or config.data
+    if spec is None:
+        raise ValueError(f"{output} was trained on tensors, which are not kept: go on in Python")
+    loaded = load(spec)
+    return resume(folder, lessons_of(config, loaded)), config, loaded
+
+
+def _train(training: "Training", config: "Config", data: "Data", bar: Bar) -> None:
+    """All steps, with a progress bar of steps, or of thousandths of seconds."""
+    advance = bar("training", config.steps or round(1000 * (config.seconds or 0)))
+    before = 0.0
+    for step, line in training.steps(_probe(config, data)):
+        done = step.step if config.steps else 1000 * step.seconds
+        advance(done - before)
+        before = done
+        if line is not None:
+            excess = line.excess_loss
+            more = "" if excess is None else f"  excess {100 * excess:.3g} %"
+            advance.say(f"loss {line.loss:.4g}{more}")
+
+
+def _probe(config: "Config", data: "Data") -> "Excess | None":
+    """What measures the excess loss, where the exact law is known in the units of the run."""
+    from alphabar.excess import Excess, even_log_snr
+
+    if data.target is None or config.standardiser is not None:
+        return None
+    return Excess(data.target(), even_log_snr(LEVELS), n_each=256, seed=1)
+
+
+@command
+def evaluate(
+    run: Run,
+    what: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run, or a file of samples.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="DATA", help="The truth (of a run, what it was trained on)."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", help="Names with spaces between; energy and mmd on request."),
+    ] = None,
+    n: _Count = None,
+    draws: _Draws = DRAWS,
+    sampler: _Sampler = None,
+    steps: _Few = None,
+    nfe: _Calls = None,
+    spacing: _Spacing = None,
+    likelihood: Annotated[
+        bool,
+        typer.Option(
+            "--likelihood",
+            help="Of a run: also how likely true points are by it, and the variational bound.",
+        ),
+    ] = False,
+    standardise: Standardise = None,
+    output: Annotated[Path | None, typer.Option("-o", help="The numbers (.json .csv).")] = None,
+) -> None:
+    """Evaluate samples: distances, coverage, memorisation, each beside what truth itself scores."""
+    if output:
+        check_file(output, (".json", ".csv"), run.force)
+    use_one_thread()
+    check_whole("--draws", draws, 1, 1000)
+    from alphabar.evaluate import chosen, evaluation, evaluation_length
+
+    names = chosen(None if metrics is None else metrics.split())
+    way = (sampler, steps, nfe, spacing)
+    document: dict[str, Any]
+    with run.progress() as bar:
+        if is_run(what):
+            origin, choice = _chosen(what, *way)
+            truth = _truth_of_run(run, origin, against, standardise)
+            sets, document = _samples(origin, choice, n, draws, truth, run.seed, bar)
+            if likelihood:
+                document["likelihood"] = _likelihood(origin, truth, run.seed, bar)
+        else:
+            if likelihood or any(value is not None for value in way):
+                raise ValueError(
+                    f"{what} is no run: --sampler, --steps, --nfe, --spacing and --likelihood are "
+                    "for one; leave them out"
+                )
+            truth, sets = _file(run, what, against, n, draws, standardise)
+            document = {"file": what}
+        advance = bar("evaluating", evaluation_length(names))
+        document |= evaluation(sets, *truth, names, run.seed, advance)
+    _say_metrics(run, document)
+    if output:
+        with writing(output) as temporary:
+            if output.suffix.lower() == ".json":
+                temporary.write_text(to_json(document), encoding="utf-8")
+            else:
+                _write_csv(temporary, document["metrics"])
+        run.say(run.text("written", path=output))
+    run.finish({**document, "written": str(output) if output else None})
+
+
+class _Truth(NamedTuple):
+    """What samples are held against."""
+
+    data: "Data"
+    standardiser: "Scaling | None"
+    parts: "Halves | None"  # rows that were trained on, and others; None where all are truth
+
+
+def _truth_of_run(
+    run: Run, origin: "Origin", against: str | None, standardise: bool | None
+) -> _Truth:
+    from alphabar.origin import truth_of
+
+    _refuse_pictures(str(origin.run and origin.run.path), origin.kind)
+    if against is not None:
+        data, standardiser = load_data(run, against, standardise)
+        _refuse_pictures(against, data.kind)
+        check_columns("the run", origin.columns, against, data.columns)
+        return _Truth(data, standardiser, None)
+    if standardise is not None:
+        raise ValueError("--standardise: a run knows its units; leave it out, or add --against")
+    return _Truth(origin.data, origin.source.standardiser, truth_of(origin, run.seed))
+
+
+def _file(
+    run: Run, path: str, against: str | None, n: int | None, draws: int, standardise: bool | None
+) -> "tuple[_Truth, list[Tensor]]":
+    """The truth, and the rows of a file in sets of n."""
+    from alphabar.compare import SET
+    from alphabar.data import load
+
+    if against is None:
+        raise ValueError(f"{path} is no run: add --against DATA, what it should be like")
+    points = load(path)
+    _refuse_pictures(path, points.kind)
+    data, standardiser = load_data(run, against, standardise)
+    _refuse_pictures(against, data.kind)
+    check_columns(path, points.columns, against, data.columns)
+    n = check_whole("-n", min(SET, len(points)) if n is None else n, 2, len(points))
+    sets = [points.x[i * n : (i + 1) * n] for i in range(min(draws, len(points) // n))]
+    return _Truth(data, standardiser, None), sets
+
+
+def _refuse_pictures(name: str, kind: str) -> None:
+    if kind == "pictures":
+        raise ValueError(f"{name} holds pictures: this command compares points")
+
+
+def _likelihood(origin: "Origin", truth: _Truth, seed: int, bar: Bar) -> dict[str, Any]:
+    from alphabar.nats import nats, true_points
+
+    assert origin.run is not None
+    data, source, schedule = truth.data, origin.source, origin.schedule
+    found = nats(
+        origin.run.denoiser(),
+        true_points(data, truth.parts, seed),
+        source.standardiser,
+        schedule,
+        None if source.is_large else source.law,
+        seed,
+        None if data.target is None else data.target(),
+        bar("likelihood", 1 + schedule.T),
+    )
+    return found.to_dict()
+
+
+def _say_metrics(run: Run, document: dict[str, Any]) -> None:
+    heads = ("metric", "value", "interval", "floor", "ratio", "p")
+    table = new_table(*map(run.text, heads))
+    for name, one in document["metrics"].items():
+        if one["value"] is None:
+            table.add_row(name, "-", short(one["reason"] or "", 70))
+            continue
+        interval = "-" if one["low"] is None else f"{one['low']:.4g} … {one['high']:.4g}"
+        rest = ("-" if one[k] is None else f"{one[k]:.4g}" for k in ("floor", "ratio", "p_value"))
+        table.add_row(name, f"{one['value']:.4g}", interval, *rest)
+    run.say(table)
+    keys = ("n", "draws", "reference")
+    run.say(run.text("evaluated", **{key: document[key] for key in keys}))
+    if "likelihood" in document:
+        _say_nats(run, document["likelihood"])
+
+
+def _say_nats(run: Run, found: dict[str, Any]) -> None:
+    """−log p̂, the bound with its parts, the entropy; nats a dimension."""
+    table = new_table(*(run.text(key) for key in ("nats", "value", "error")))
+    bound = found["bound"]
+    rows = [("bound", bound["total"], bound["standard_error"])]
+    rows += [(key, bound[key], None) for key in ("prior", "diffusion", "reconstruction")]
+    for key in ("nll", "entropy", "divergence"):
+        if found[key] is not None:
+            one = found[key]
+            rows.append((key, one["nats_per_dim"], one["standard_error_per_dim"]))
+    for key, value, error in rows:
+        table.add_row(
+            run.text(f"nats_{key}"), f"{value:.4f}", "" if error is None else f"{error:.2g}"
+        )
+    run.say(table)
+    run.say(run.text("nats_are", n=found["n"]))
+    if found["reason"]:
+        run.warn(found["reason"])
+
+
+def _write_csv(path: Path, metrics: dict[str, dict[str, Any]]) -> None:
+    import csv
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["metric", *next(iter(metrics.values()))])
+        for name, one in metrics.items():
+            writer.writerow([name, *one.values()])
+
+
+def _chosen(
+    path: str, sampler: str | None, steps: int | None, nfe: int | None, spacing: str | None
+) -> "tuple[Origin, Choice | None]":
+    """A run, and how to draw from it; None: by its own steps."""
+    from alphabar import draw
+    from alphabar.origin import origin_of_run
+
+    origin = origin_of_run(path)
+    if origin.has_own_steps and all(v is None for v in (sampler, steps, nfe, spacing)):
+        return origin, None
+    rule = spacing or "log_snr"
+    return origin, draw.choose(sampler or "dpmpp_2m", rule, origin.schedule, steps, nfe)
+
+
+def _samples(
+    origin: "Origin",
+    choice: "Choice | None",
+    n: int | None,
+    draws: int,
+    truth: _Truth,
+    seed: int,
+    bar: Bar,
+) -> "tuple[list[Tensor], dict[str, Any]]":
+    """Independent sets of n samples in the data's units, and how they were drawn."""
+    from alphabar.draw import draw
+
+    n = _size(n, truth)
+    plan = origin.plan(choice, origin.schedule, "auto", seed, bar)
+    advance = bar("sampling", draws)
+    sets, seconds, calls = [], 0.0, 0
+    for i in range(draws):
+        drawn = draw(origin.source, plan, n, seed, first=i * n)
+        sets.append(origin.source.invert(drawn.x).double())
+        seconds, calls = seconds + drawn.seconds, drawn.nfe
+        advance()
+    how = {
+        "sampler": plan.sampler.spec,
+        "spacing": plan.rule,
+        "nfe": calls,
+        "levels": plan.schedule.spec,
+        "start": plan.start_name,
+        "seconds": seconds,
+    }
+    return sets, {"run": str(origin.run and origin.run.path), "step": origin.step, "sample": how}
+
+
+def _size(n: int | None, truth: _Truth) -> int:
+    """Points in a set: no more than truth has."""
+    from alphabar.compare import SET
+
+    if truth.data.fresh is not None:
+        most = SET
+    else:
+        most = min(SET, len(truth.data if truth.parts is None else truth.parts.used))
+    return check_whole("-n", most if n is None else n, 2, most)
+
+
+@command
+def decompose(
+    run: Run,
+    path: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    n: _Count = None,
+    draws: _Draws = DRAWS,
+    sampler: _Sampler = None,
+    steps: _Few = None,
+    nfe: _Calls = None,
+    spacing: _Spacing = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", help="The parts as a picture (.png .svg .pdf), or the numbers (.json)."),
+    ] = None,
+    levels: Annotated[
+        Path | None,
+        typer.Option(
+            "--levels", help="A picture of the levels where the model errs (.png .svg .pdf)."
+        ),
+    ] = None,
+) -> None:
+    """Take a run's error apart: the model, the few steps, the noise of the samples."""
+    pictures = (".png", ".svg", ".pdf")
+    if output:
+        check_file(output, (*pictures, ".json"), run.force)
+    if levels:
+        check_file(levels, pictures, run.force)
+    use_one_thread()
+    check_whole("--draws", draws, 1, 1000)
+    from alphabar.compare import yardstick_of
+    from alphabar.decompose import Way, finely
+    from alphabar.decompose import decompose as take_apart
+    from alphabar.excess import Excess, even_log_snr
+    from alphabar.metrics import FLOOR_SETS
+    from alphabar.targets import Points
+
+    origin, choice = _chosen(path, sampler, steps, nfe, spacing)
+    truth = _truth_of_run(run, origin, None, None)
+    seed, source, parts = run.seed, origin.source, truth.parts
+    target, training = _exact(run, origin, truth)
+    n = _size(n, truth)
+    with run.progress() as bar:
+        plan = origin.plan(choice, origin.schedule, "auto", seed, bar)
+        few = Way(plan.sampler, plan.schedule, plan.start)
+        many = finely(origin.schedule, source.law)
+        reference = bar("reference", 1 if parts else 1 + FLOOR_SETS)
+        yardstick = yardstick_of(*truth, n, reference)
+        found = take_apart(
+            source.denoiser,
+            target,
+            few,
+            many,
+            yardstick,
+            n,
+            draws,
+            seed,
+            training,
+            advance=bar("sampling", 4 * draws),
+        )
+        excess = Excess(target, even_log_snr(40), n_each=512, seed=1)(source.denoiser)
+    _say_parts(run, found)
+    worst = (excess.weight * excess.excess).argmax()
+    run.say(
+        run.text(
+            "excess_line",
+            share=f"{100 * excess.share:.3g}",
+            log_snr=f"{excess.log_snr[worst]:.1f}",
+        )
+    )
+    document = {
+        "run": path,
+        "seed": seed,
+        "sampler": plan.sampler.spec,
+        "levels": plan.schedule.spec,
+        "target": "items" if isinstance(target, Points) else "law",
+        **found.to_dict(),
+        "blame": found.blame.name,
+        "excess": _excess_dict(excess),
+    }
+    _draw_parts(run, output, levels, found, excess, document)
+    run.finish({**document, "file": str(output) if output else None})
+
+
+def _exact(run: Run, origin: "Origin", truth: _Truth) -> "tuple[Target, Tensor | None]":
+    """The exact target to hold the run against, and the points that it was trained on."""
+    from alphabar.targets import Points
+
+    data, standardiser, parts = truth
+    assert origin.run is not None
+    if data.target is not None:
+        if standardiser is not None:
+            raise ValueError(
+                f"{origin.run.path} was trained on standardised {data.spec}, whose law is known in "
+                "its own units alone: train without --standardise"
+            )
+        stream = origin.run.config.stream
+        return data.target(), None if stream else data.x
+    x = data.x if parts is None else data.x[parts.used]
+    run.warn(run.text("against_items", n=len(x)))
+    return Points(x if standardiser is None else standardiser.apply(x)), None
+
+
+def _say_parts(run: Run, found: "Decomposition") -> None:
+    table = new_table(*(run.text(key) for key in ("part", "floors", "error")))
+    for part in found.rows():
+        error = "-" if part.floors_error is None else f"{part.floors_error:.2g}"
+        table.add_row(run.text(f"part_{part.name}"), f"{part.floors:+.3f}", error)
+    run.say(table)
+    run.say(
+        run.text(
+            "parts_line",
+            ratio=f"{found.ratio:.3f}",
+            steady=f"{found.steady_ratio:.3f}",
+            blame=run.text(f"part_{found.blame.name}"),
+        )
+    )
+    if found.inherited is not None:
+        run.say(run.text("inherited_line", share=f"{found.inherited.share:.2f}"))
+
+
+def _excess_dict(excess: "ExcessLoss") -> dict[str, Any]:
+    values = excess._asdict().items()
+    return {key: v if isinstance(v, int | float) else v.tolist() for key, v in values}
+
+
+def _draw_parts(
+    run: Run,
+    output: Path | None,
+    levels: Path | None,
+    found: "Decomposition",
+    excess: "ExcessLoss",
+    document: dict[str, Any],
+) -> None:
+    from alphabar.figures import Style, error_parts, excess_by_level
+
+    style = Style(lang=run.lang)
+    if output:
+        with writing(output) as temporary:
+            if output.suffix.lower() == ".json":
+                temporary.write_text(to_json(document), encoding="utf-8")
+            else:
+                inherited = found.inherited and found.inherited.floors
+                parts = {str(part.name): (part.floors, part.floors_error) for part in found.rows()}
+                error_parts(parts, inherited=inherited, style=style).savefig(temporary, dpi=150)
+        run.say(run.text("written", path=output))
+    if levels:
+        with writing(levels) as temporary:
+            figure = excess_by_level(
+                excess.log_snr,
+                excess.excess,
+                excess.optimum,
+                excess.weight,
+                excess.excess_error,
+                style=style,
+            )
+            figure.savefig(temporary, dpi=150)
+        run.say(run.text("written", path=levels))
