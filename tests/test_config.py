@@ -87,6 +87,17 @@ def test_a_file_is_standardised_and_cut_in_two_as_before(tmp_path: Path) -> None
     assert torch.equal(lessons_of(again, table(tmp_path)).x_0, lessons.x_0)
 
 
+def test_fresh_items_are_in_the_units_of_the_run() -> None:
+    data = labelled()
+    scale = Standardiser.fit(data.x)
+    _, lessons = configure(data, scale, 4, steps=5, net=TINY, stream=True)
+    assert lessons.fresh is not None
+    assert data.fresh is not None
+    z = (data.fresh(6, 11).numpy() - data.x.numpy().mean(0)) / data.x.numpy().std(0)
+    torch.testing.assert_close(lessons.fresh(6, 11), torch.from_numpy(z).float())
+    assert lessons.fresh(6, 11).dtype == torch.float32
+
+
 def test_the_settings_are_those_that_were_asked_for() -> None:
     config = configured(labelled(), schedule="linear:T=9", batch=3, rate=0.5, drop=0.0)
     settings = config.settings()
@@ -203,14 +214,16 @@ def test_changed_conditions_are_refused() -> None:
 
 
 def test_items_and_conditions_do_not_stand_in_for_each_other() -> None:
-    """The bytes of 12 numbers, split in three ways."""
+    """Twelve numbers, split in several ways."""
     x = torch.arange(12.0)
     prints = {
         Lessons(x.view(6, 2)).fingerprint,
         Lessons(x.view(4, 3)).fingerprint,
         Lessons(x[:8].view(4, 2), x[8:].view(4, 1)).fingerprint,
+        Lessons(x[:8].view(4, 2), x[8:].view(4, 1) + 1).fingerprint,
+        Lessons(x[:8].view(4, 2)).fingerprint,
     }
-    assert len(prints) == 3
+    assert len(prints) == 5
 
 
 @pytest.mark.parametrize(

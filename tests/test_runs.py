@@ -391,14 +391,21 @@ def test_a_signal_waits_for_the_step(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("interruptible")
 def test_the_second_signal_does_not_wait(tmp_path: Path) -> None:
+    excess = Excess(target_of(load("gaussians:n=100")), even_log_snr(1), 2, seed=0)
+    asked = 0
+
     def probe(denoiser: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        raise AssertionError("it waited")
+        nonlocal asked
+        asked += 1
+        if asked == 7:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it waited")
+        return excess(denoiser)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), begin(tmp_path / "run", *plain()) as training:
-        next(training.steps(probe))
+    with pytest.raises(KeyboardInterrupt):
+        through(begin(tmp_path / "run", *plain()), probe)
     assert signal.getsignal(signal.SIGINT) is before
     # The step was not whole, so it is not kept.
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
@@ -460,15 +467,15 @@ def lines():
 
 
 killed = 0
-for _ in range(8):
+for _ in range(6):
     before = lines()
     child = os.fork()
     if not child:
         go_on(0)
         os._exit(0)
-    while lines() < before + 2 and not os.waitpid(child, os.WNOHANG)[0]:
+    while lines() < before + 1 and not os.waitpid(child, os.WNOHANG)[0]:
         time.sleep(0.001)
-    time.sleep(moments.uniform(0, 0.1))
+    time.sleep(moments.uniform(0, 0.02))
     run = open_run(path)
     try:
         resume(run, lessons_of(run.config, data))
@@ -484,8 +491,8 @@ print("killed", killed)
 
 
 def test_a_killed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    """SIGKILL at eight random moments of a process that does little but write checkpoints."""
-    steps = 200
+    """SIGKILL at six random moments of a process that does little but write checkpoints."""
+    steps = 400
     script = KILLED.replace("STEPS", str(steps)).replace("NET", repr(TINY))
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "run"), "1"],
@@ -494,7 +501,7 @@ def test_a_killed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert done.stdout == "killed 8\n", done.stderr
+    assert done.stdout == "killed 6\n", done.stderr
     config, lessons = configure(load("gaussians:n=100"), None, 5, **SMALL | {"steps": steps})
     advance(begin(tmp_path / "whole", config, lessons))
     assert Whole.of(tmp_path / "run") == Whole.of(tmp_path / "whole")
@@ -656,6 +663,29 @@ def test_a_folder_that_may_not_be_written_to(
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OSError, match=r"run cannot be written to \(Permission denied\); allow it"):
         resume(run, lessons)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced there, whole, while the name still stands for the one before; then the name is."""
+    synced: list[tuple[int, int, int | None]] = []
+    file = tmp_path / "run" / "checkpoint.safetensors"
+
+    def note(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced.append((found.st_ino, found.st_size, file.stat().st_ino if file.exists() else None))
+
+    monkeypatch.setattr(runs.os, "fsync", note)
+    advance(begin(tmp_path / "run", *plain()), 3)
+    before = file.stat().st_ino
+    synced.clear()
+    advance(resume(open_run(tmp_path / "run"), plain()[1]), 2)
+    new, folder = file.stat(), (tmp_path / "run").stat()
+    metrics = (tmp_path / "run" / "metrics.jsonl").stat()
+    assert synced[0] == (metrics.st_ino, metrics.st_size, before)
+    assert synced[1] == (new.st_ino, new.st_size, before)
+    assert synced[2] == (folder.st_ino, folder.st_size, new.st_ino)
 
 
 # --- one trainer

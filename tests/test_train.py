@@ -623,7 +623,7 @@ def test_a_prediction_means_the_same_as_from_a_model(predicts: Any) -> None:
     """Of centred data, in the variance-preserving scale, whatever scale it is used in."""
     data = 0.3 * torch.randn(50, 2, generator=generator(), dtype=torch.float64) + 1
     moments = Moments.of(data)
-    denoiser = NetDenoiser(Wavy(), moments, predicts)
+    denoiser = NetDenoiser(Wavy(), moments, predicts).double()
     std, mean = moments.std.item(), moments.mean.float().double()
     x = torch.randn(4, 2, generator=generator(1), dtype=torch.float64)
     for s in (S.linear(10), S.linear(10).to_ve(), S.linear(10).to_flow()):

@@ -63,9 +63,10 @@ class Items(Protocol):
 
 
 class Shuffled:
-    """The items of a data set, all of them in random order before any comes again.
+    """The items of a data set in random order, none a second time before the order is used up.
 
-    Drawn with replacement, how often an item has come in k epochs would vary by √k; so it does not.
+    What is left of an order when it is too short for a batch is dropped. Drawn with replacement,
+    how often an item has come in k epochs would vary by √k; so it hardly varies.
 
     Args:
         x_0: the data, (N, …).
