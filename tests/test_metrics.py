@@ -332,6 +332,13 @@ def test_manifold_where_points_repeat() -> None:
     assert metrics.manifold(wide + 0.03, wide).precision == 0
 
 
+@pytest.mark.parametrize("columns", [1, 30])
+def test_manifold_on_the_rim_of_a_ball(columns: int) -> None:
+    """Whole numbers, a step from the last of them: as near as that one's own neighbour."""
+    truth = torch.arange(11).double()[:, None].repeat(1, columns)
+    assert metrics.manifold(truth[-2:] + 1, truth, 1).precision == 1
+
+
 def test_manifold_needs_neighbours() -> None:
     with pytest.raises(ValueError, match="6 or more"):
         metrics.manifold(gaussian(5, 0), gaussian(50, 1))

@@ -7,10 +7,13 @@ from alphabar.figures import (
     Difficulty,
     density_and_score,
     error_against_calls,
-    loss_curve,
+    error_parts,
+    excess_by_level,
     memorisation,
     schedule_curves,
+    schedule_ratios,
     step_spacing,
+    training_curve,
 )
 
 ALPHA_BARS = (1.0, 0.97, 0.6, 0.02)
@@ -77,15 +80,60 @@ def remembered(training=None, law=True, **options):
     )
 
 
+PARTS = {
+    "noise": (1.0, None),
+    "model": (1.58, 0.12),
+    "discretisation": (0.81, 0.16),
+    "interaction": (-0.44, 0.04),
+    "rest": (-0.07, 0.22),
+    "total": (2.88, 0.27),
+}
+
+
+def trained(steps=3000, **options):
+    """A loss that comes down to 0.9 and its noise, and the excess at some of its steps."""
+    at = np.arange(1, steps + 1)
+    excess = 0.1 / (1 + at / 100) ** 1.5
+    seen = np.unique(np.geomspace(1, steps, 12).astype(int))
+    found = [(n, excess[n - 1], 0.1 * excess[n - 1]) for n in seen.tolist()]
+    loss = 0.9 * (1 + excess) + 0.03 * np.random.default_rng(0).normal(size=steps)
+    return training_curve(at, loss, found, **{"optimum": 0.9, "goal": 0.01} | options)
+
+
+def erring(levels=40, **options):
+    """Errors of a denoiser that are largest in the middle, the exact one's, and their weights."""
+    x = np.linspace(-10, 10, levels)
+    optimum, weight = 1 / (1 + np.exp(x)), 1 + np.exp(x)
+    excess = optimum * 0.02 * np.exp(-((x - 2) ** 2) / 8)
+    return excess_by_level(x, excess, optimum, weight, 0.1 * excess, **options)
+
+
+GROWN = {
+    "linear": (2.6, 2.3, 2.9, 1.8),
+    "quad": (1.9, 1.8, 2.1, 1.6),
+    "sigmoid": (2.2, 2, 2.4, 1.5),
+}
+RATIOS = {
+    ("plain", "post"): {
+        "constant 0.035": (4.2, 3.9, 4.5, 3.95),
+        "가 $b": (7, 6.5, 7.2, 6.8),
+        **GROWN,
+    },
+    ("ours", "post"): {"constant 0.035": (2.9, 2.8, 3, 2.86), "가 $b": (2.3, 2, 2.6, 2.1), **GROWN},
+    ("plain", "noise"): {"constant 0.088": (8.1, 7.7, 8.5, 7.8), **GROWN},
+    ("ours", "noise"): {"constant 0.088": (5.9, None, None, None), **GROWN},
+}
+
 EXAMPLES = {
     "schedule_curves": lambda style: schedule_curves(
         [schedules.linear(100), schedules.flow(100)], ["a", "가 $b"], style=style
     ),
-    "loss_curve": lambda style: loss_curve(
-        range(500), 0.1 + np.exp(-np.arange(500) / 30), optimum=0.1, style=style
-    ),
     "density_and_score": lambda style: field(style=style),
     "error_against_calls": lambda style: error_against_calls(samplers(6), goal=1.25, style=style),
+    "schedule_ratios": lambda style: schedule_ratios(RATIOS, style=style),
     "step_spacing": lambda style: step_spacing(LEVELS, BUMP, style=style),
     "memorisation": lambda style: remembered(style=style),
+    "error_parts": lambda style: error_parts(PARTS, inherited=0.19, style=style),
+    "excess_by_level": lambda style: erring(style=style),
+    "training_curve": lambda style: trained(style=style),
 }

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from alphabar import schedule as schedules
-from alphabar.figures import loss_curve, schedule_curves
-from alphabar.figures.curves import NOISE, running_mean
+from alphabar.figures import schedule_curves
+from alphabar.figures.curves import NOISE
 
 POST = [make(100, 1e-5, 1e-2) for make in (schedules.linear, schedules.quad, schedules.sigmoid)]
 
@@ -88,27 +88,3 @@ def test_tables_without_a_spec_are_numbered():
 def test_as_many_names_as_schedules():
     with pytest.raises(ValueError, match="1 names for 3"):
         schedule_curves(POST, ["a"])
-
-
-def test_loss_is_shown_step_by_step_and_as_a_mean():
-    loss = np.random.default_rng(0).normal(1, 0.1, 1000)
-    loss[500] = np.nan
-    figure = loss_curve(range(1000), loss, optimum=0.9)
-    raw, mean, optimum = figure.axes[0].get_lines()
-    assert np.array_equal(raw.get_ydata(), loss, equal_nan=True)
-    assert np.isfinite(mean.get_ydata()).all()
-    assert np.std(mean.get_ydata()) < 0.3 * np.nanstd(loss)
-    assert list(optimum.get_ydata()) == [0.9, 0.9]
-    assert "25 steps" in figure.get_supxlabel()
-    assert figure.axes[0].get_yscale() == "linear"
-    assert loss_curve([1, 2], [1.0, 0.01]).axes[0].get_yscale() == "log"
-    with pytest.raises(ValueError, match="3 steps for 2"):
-        loss_curve([1, 2, 3], [1.0, 2.0])
-
-
-def test_running_mean_of_what_is_finite():
-    values = np.array([1.0, 2, np.nan, 4, 5])
-    assert np.allclose(running_mean(values, 3), [1.5, 1.5, 3, 4.5, 4.5])
-    assert np.array_equal(running_mean(values, 1), values, equal_nan=True)
-    assert np.isnan(running_mean(np.full(5, np.nan), 3)).all()
-    assert np.allclose(running_mean(np.ones(4), 9), 1)

@@ -17,12 +17,12 @@ from alphabar.figures import (
     Style,
     data_cloud,
     error_against_calls,
-    loss_curve,
     samples_beside_data,
     schedule_curves,
     schedule_rows,
     step_spacing,
     strip,
+    training_curve,
 )
 from alphabar.figures.cloud import Cloud
 
@@ -79,7 +79,9 @@ FEW_AND_MANY = {
     "all schedules": lambda style: schedule_curves(
         [entry.build() for entry in schedules.SCHEDULES if takes_only_T(entry)], style=style
     ),
-    "two losses": lambda style: loss_curve([1, 2], torch.tensor([1.0, 0.5]), style=style),
+    "two losses": lambda style: training_curve(
+        torch.tensor([1, 2]), torch.tensor([1.0, 0.5]), style=style
+    ),
     "a level": lambda style: field(ALPHA_BARS[:1], points=[np.zeros((3, 2))], style=style),
     "seven levels": lambda style: field(np.linspace(0.99, 0.01, 7), style=style),
     "a sampler": lambda style: error_against_calls(samplers(1, None), floor=None, style=style),
@@ -176,9 +178,9 @@ def test_users_settings_stay_out_and_stay_as_they_are(build, data, tmp_path, loo
 def test_pyplot_is_not_imported_and_no_backend_is_chosen():
     code = (
         "import sys, io, numpy as np, matplotlib\n"
-        "from alphabar.figures import data_cloud, loss_curve\n"
+        "from alphabar.figures import data_cloud, training_curve\n"
         "data_cloud(np.zeros((3, 2))).savefig(io.BytesIO())\n"
-        "loss_curve([1, 2], [1.0, 2.0]).savefig(io.BytesIO())\n"
+        "training_curve(np.array([1, 2]), np.array([1.0, 2.0])).savefig(io.BytesIO())\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,9 +5,12 @@ figure.savefig("forward.png")
 """
 
 from alphabar.figures.animation import animation
+from alphabar.figures.blame import error_parts, excess_by_level
 from alphabar.figures.calls import error_against_calls
-from alphabar.figures.curves import loss_curve, schedule_curves
+from alphabar.figures.claim import schedule_ratios
+from alphabar.figures.curves import schedule_curves
 from alphabar.figures.field import density_and_score
+from alphabar.figures.learning import training_curve
 from alphabar.figures.memory import memorisation
 from alphabar.figures.points import data_cloud, samples_beside_data
 from alphabar.figures.spacing import Difficulty, step_spacing
@@ -21,11 +24,14 @@ __all__ = [
     "data_cloud",
     "density_and_score",
     "error_against_calls",
-    "loss_curve",
+    "error_parts",
+    "excess_by_level",
     "memorisation",
     "samples_beside_data",
     "schedule_curves",
+    "schedule_ratios",
     "schedule_rows",
     "step_spacing",
     "strip",
+    "training_curve",
 ]

@@ -1,8 +1,8 @@
-"""Curves over time: what a schedule does at each step, and how the loss falls."""
+"""Curves over time: what a schedule does at each step."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -147,64 +147,3 @@ def name_ends(
             lw=1.4,
         )
         axes.text(1.18, height, plain(name), transform=axes.transAxes, va="center", size=8.5)
-
-
-def loss_curve(
-    steps: Iterable[SupportsFloat],
-    loss: Iterable[SupportsFloat],
-    *,
-    optimum: float | None = None,
-    title: str | None = None,
-    style: Style = LIGHT,
-) -> StyledFigure:
-    """The training loss: every step, and a running mean that shows where it is going.
-
-    Args:
-        steps: the training steps.
-        loss: the loss at each of them; what is not finite leaves a gap.
-        optimum: the loss that the exact denoiser has, where it is known.
-        title: in place of the style's own.
-    """
-    x, y = np.array([float(s) for s in steps]), np.array([float(v) for v in loss])
-    check_lengths(len(y), steps=x)
-    window = 2 * (len(y) // 80) + 1
-    mean = running_mean(y, window)
-    notes = (style.text("note", "smooth", n=window),) if window > 1 else ()
-    with style.applied(title or ""):
-        title_ = title or style.text("title", "loss")
-        figure = style.figure(7.0, 4.2, title_, notes, title or "")
-        axes = figure.subplots()
-        line = style.line(0)
-        if window > 1:
-            axes.plot(x, y, color=line["color"], alpha=0.3, lw=0.7)
-        axes.plot(x, mean, **line)
-        axes.set_xlabel(style.text("axis", "training_step"))
-        axes.set_ylabel(style.text("axis", "loss"))
-        axes.grid(True, axis="y")
-        axes.margins(x=0.01)
-        if optimum is not None:
-            axes.axhline(optimum, color=style.colours.ink, ls=(0, (4, 3)), lw=1)
-            axes.annotate(
-                style.text("note", "optimum", value=f"{optimum:.3g}"),
-                (1, optimum),
-                (0, -3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                size=8.5,
-                bbox={"boxstyle": "square,pad=0.15", "fc": style.colours.paper, "ec": "none"},
-            )
-        seen = y[np.isfinite(y)]
-        if len(seen) and 0 < 20 * seen.min() < seen.max():
-            log_scale(axes)
-    return figure
-
-
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean over an odd window around each value, of those in it that are finite."""
-    finite = np.isfinite(values)
-    ones = np.ones(window)
-    sums = np.convolve(np.where(finite, values, 0), ones)[window // 2 :][: len(values)]
-    counts = np.convolve(finite.astype(float), ones)[window // 2 :][: len(values)]
-    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0.5)
