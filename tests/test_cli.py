@@ -6,79 +6,36 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar import cli
 from alphabar.schedule import SCHEDULES
+from command_line import Run, alphabar, document
 
 POST = ["linear:T=100,start=1e-5,end=1e-2", "quad:T=100,start=1e-5,end=1e-2"]
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, arguments)])
-        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main changes it
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return Result(stopped.value.code, out, err)
-
-    return call
-
-
-def document(result: Result) -> dict[str, object]:
-    assert result.code == 0, result.err
-    found: dict[str, object] = json.loads(
-        result.out, parse_constant=lambda c: pytest.fail(f"{c} is not JSON")
-    )
-    return found
-
-
-def alphabar(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "alphabar.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )
 
 
 # --- what it prints
 
 
-def test_help_needs_no_torch() -> None:
+@pytest.mark.parametrize("words", ["--help", "train --help", "sample --help", "evaluate --help"])
+def test_help_needs_no_torch(words: str) -> None:
     code = (
-        "import sys; sys.argv = ['alphabar', '--help']\n"
+        f"import sys; sys.argv = ['alphabar', *{words.split()}]\n"
         "import alphabar\nfrom alphabar import cli\n"
         "try: cli.main()\nexcept SystemExit as e: assert e.code == 0\n"
         "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules), 'too much was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("data", "schedules", "forward", "sample", "compare", "score", "study"):
-        assert command in done.stdout
+    expected = [words.split()[0], "--seed", "--json"]
+    if words == "--help":
+        expected = ["data", "schedules", "forward", "sample", "compare", "score", "study"]
+        expected += ["train", "evaluate", "decompose"]
+    for word in expected:
+        assert word in done.stdout
 
 
 def test_data_lists_every_set(run: Run) -> None:
@@ -229,18 +186,6 @@ def test_quiet_prints_nothing(run: Run) -> None:
 
 
 # --- drawing with nothing trained
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coarse yardstick, and short fits."""
-    monkeypatch.setattr("alphabar.metrics.REFERENCE", 4000)
-    monkeypatch.setattr("alphabar.metrics.FLOOR_SETS", 5)
-    monkeypatch.setattr("alphabar.fit.ROUNDS", 3)
-    monkeypatch.setattr("alphabar.draw.ROUNDS", 3)
-    monkeypatch.setattr("alphabar.fit.FINE", 30)
-    monkeypatch.setattr("alphabar.draw.FINE", 30)
-    monkeypatch.setattr("alphabar.fit.ITEMS", 64)
 
 
 SAMPLE = ["sample", "gaussians", "--exact", "-n", "40", "--seed", "3"]
@@ -663,6 +608,11 @@ BAD = [
     *((["score", "good.csv", "--against", *bad], message) for bad, message in _BAD_DATA),
     (["sample", "moons"], "add --exact"),
     (["compare", "moons"], "add --exact"),
+    (["sample", "nope"], "there is no such run, nor such data"),
+    (["sample", "full"], "full holds no config.json"),
+    (["compare", "full"], "full holds no config.json"),
+    (["sample", "moons", "--exact", "--class", "1"], "trained with --classes"),
+    (["sample", "moons", "--exact", "--guidance", "2"], "trained with --classes"),
     (["sample"], "DATA"),
     (["score", "good.csv"], "--against"),
     (["score", "--against", "moons"], "FILE"),
@@ -817,7 +767,7 @@ def test_our_own_faults_say_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("alphabar.cli._schedule", broken)
+    monkeypatch.setattr("alphabar.cli.parse_schedule", broken)
     result = run("schedules", "linear")
     assert result.code == 2
     assert "KeyError: 'oops'; this is a fault of alphabar (--debug shows where)" in result.err

@@ -13,7 +13,7 @@ from alphabar import data, draw, metrics
 from alphabar.compare import evaluate, halves, judge, pooled, yardstick_of
 from alphabar.data import Data, Standardiser
 from alphabar.data.files import points
-from alphabar.draw import Known, Plan, Source, Watched, choose, make_plan, source_of
+from alphabar.draw import Known, Learned, Plan, Source, Watched, choose, make_plan, source_of
 from alphabar.metrics import Score
 from alphabar.samplers import SAMPLERS, nfe_of, sample
 from alphabar.schedule import SCHEDULES, Level, Schedule, from_log_snr
@@ -111,6 +111,42 @@ def test_far_from_zero_all_is_float64() -> None:
     assert apart.min(1).values.max() < 0.05
     assert source_of(points(1e8 * rng.normal(size=(50, 2))), None).dtype == torch.float32
     assert source_of(data.photo("china", size=16), None).dtype == torch.float32  # no spread at all
+
+
+def learned(x: Tensor, standardiser: Standardiser | None = None) -> tuple[Learned, Known]:
+    """A source as a run has it, and the exact one of the same items."""
+    known = Known(Points(x), x, False, standardiser)
+    law = known.law
+    mean = x.double().mean(0)
+    return Learned(known.target, mean, law.cov, law.cov.diagonal(), standardiser), known
+
+
+def test_a_trained_denoiser_is_drawn_from_like_a_known_one() -> None:
+    scaler = Standardiser(torch.tensor([5.0, -1.0]).double(), torch.tensor([2.0, 3.0]).double())
+    own, known = learned(data.load("moons:n=200").x, scaler)
+    for level in (SCHEDULES.parse("linear")[1000], SCHEDULES.parse("linear:T=50")[50]):
+        assert own.gap(level) == pytest.approx(known.gap(level), rel=1e-6)
+    assert own.spread == pytest.approx(known.spread, rel=1e-9)
+    assert (own.shape, own.dtype, own.is_large) == ((2,), torch.float32, False)
+    for options in ({}, {"start": "matched"}, {"schedule": "linear:T=50"}):
+        drawn = [draw.draw(s, planned(s, **options), 40, 3).x for s in (own, known)]
+        torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        own.invert(drawn[0]),
+        torch.tensor([5.0, -1.0]) + torch.tensor([2.0, 3.0]) * drawn[0].double(),
+    )
+
+
+def test_a_trained_denoiser_of_large_items_has_no_matched_start() -> None:
+    x = torch.randn(6, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    mean, var = x.double().mean(0), x.double().flatten(1).var(0, correction=0)
+    own = Learned(Points(x), mean, None, var, None)
+    assert own.is_large
+    assert own.spread == pytest.approx(var.max().sqrt().item())
+    assert planned(own, steps=2).start_name == "noise"
+    for options in ({"start": "matched"}, {"rule": "fitted"}):
+        with pytest.raises(ValueError, match="covariance of at most 4096"):
+            planned(own, steps=2, **options)
 
 
 # --- where it starts

@@ -9,7 +9,10 @@ import pytest
 
 import alphabar.schedule
 from alphabar import cli
+from alphabar.config import configure
+from alphabar.data import load
 from alphabar.report import CODE
+from alphabar.runs import begin
 from alphabar.schedule import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +32,7 @@ def test_the_library_in_15_lines(code: str, capsys: pytest.CaptureFixture[str]) 
 
 def commands() -> list[str]:
     lines = blocks("README.md", "sh")[1].splitlines()
-    assert len(lines) <= 10
+    assert len(lines) <= 14
     return [line.split("#")[0].strip() for line in lines]
 
 
@@ -39,8 +42,8 @@ def arguments_after(command: str, option: str) -> str | None:
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if " study " not in c])
-def test_the_command_line_in_10(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_line_in_14(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:
     from alphabar.fonts import find_font
 
@@ -52,6 +55,14 @@ def test_the_command_line_in_10(
             x = np.random.default_rng(len(name)).normal(size=(50, 3))
             np.savetxt(name, x, delimiter=",")
     arguments = shlex.split(command)
+    if arguments[1] == "train":  # the same, only shorter
+        arguments[arguments.index("--seconds") + 1] = "0.2"
+    elif "roll" in arguments:
+        config, lessons = configure(load("swiss_roll:n=100"), None, 0, 9, schedule="linear:T=20")
+        with begin(Path("roll"), config, lessons) as training:
+            list(training.steps())
+    if arguments[1] in ("evaluate", "decompose"):
+        arguments += ["-n", "100", "--draws", "2"]
     if Path(arguments[-1]).suffix in (".gif", ".mp4"):
         arguments += ["--panels", "4"]  # the film is the same, only shorter
     if arguments[1] == "compare":  # the same, with fewer points

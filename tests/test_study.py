@@ -5,8 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +17,32 @@ import numpy as np
 import pytest
 import torch
 
-from alphabar import compare, data, schedule
-from alphabar.denoise import NetDenoiser
+from alphabar import claim, compare, data, schedule
+from alphabar.decompose import Decomposition, Inherited, Part
+from alphabar.decompose import Run as RunOf
+from alphabar.denoise import Moments, NetDenoiser
 from alphabar.draw import choose, make_plan, source_of
-from alphabar.locale import texts
+from alphabar.evaluate import DEFAULT, METRICS, PAIRED
+from alphabar.locale import LANGS, texts
 from alphabar.markup import fill, inline, math_svg, number_text, prose
 from alphabar.metrics import against_held_out
-from alphabar.nets import MLP
-from alphabar.report import _table
+from alphabar.nets import mlp
+from alphabar.report import _blame_texts, _page, _remembered, _sections, _table
 from alphabar.schedule import SCHEDULES, Level
 from alphabar.study import (
     Exact,
     Study,
     density_field,
     forward_chain,
+    loss_probe,
     memorise,
     run_backwards,
     run_exactly,
     true_points,
 )
 from alphabar.study import study as work_through
-from alphabar.targets import Points
+from alphabar.targets import Points, Target
+from alphabar.train import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -43,8 +51,45 @@ FLAGS = [
 ]  # fmt: skip
 
 
-# The same command with steps that are fitted in a tenth of the time.
-QUICK = "import alphabar.fit as f; f.ROUNDS = 25; from alphabar.cli import main; main()"
+def quickened(patch: Callable[[str, object], None]) -> None:
+    """Less of what takes long and is tested where it belongs: fits, floors, sets to compare."""
+    patch("alphabar.fit.ROUNDS", 25)
+    patch("alphabar.study.MANY", 30)
+    patch("alphabar.decompose.REFERENCE", 20_000)
+    patch("alphabar.evaluate.TRUE_SETS", 20)
+    paired = tuple(p._replace(most=200, sets=5, true_sets=5) for p in PAIRED)
+    patch("alphabar.evaluate.PAIRED", paired)
+    patch("alphabar.study.run_claim", made_claim)
+
+
+def made_claim(settings: claim.Settings, advance: Callable[[], None]) -> claim.Claim:
+    """What no training has found: quad is surely better, sigmoid as good, linear better in one."""
+    rows, ideals = [], []
+    for range_, way, seed in product(claim.RANGES, claim.WAYS, range(settings.seeds)):
+        for contender in claim.contenders(range_):
+            q = {"quad": 3.0, "sigmoid": 9.9}.get(contender.name, 10.0) + 0.1 * (seed % 2)
+            q *= 0.5 if (contender.name, way) == ("linear", "ours") else 1
+            q *= 0.5 if (contender.name, way, range_) == ("sigmoid", "ours", "post") else 1
+            key = (way, range_, contender.name, seed)
+            for share, nfe in ((0.25, 100), (0.5, 100), (1.0, 100), (1.0, 20)):
+                if way == "ours" or nfe == 100:
+                    rows.append(claim.Row(*key, share, 9, 1.0, 0.5, nfe, 1.0, (q,) * 4))
+            for nfe, start in product((100, 20), ("own", "true")):
+                ideals.append(claim.Ideal(*key, nfe, start, (2.0, 2.0)))
+    return claim.Claim(settings, 9, 0.01, tuple(rows), tuple(ideals))
+
+
+QUICK = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import pkgutil, test_study
+from alphabar.cli import main
+def patch(path, value):
+    module, _, name = path.rpartition(".")
+    setattr(pkgutil.resolve_name(module), name, value)
+test_study.quickened(patch)
+main()
+"""
 
 
 def still(what: str, total: int) -> Callable[[], None]:
@@ -69,6 +114,7 @@ def run_study(folder: Path, *arguments: str) -> tuple[dict[str, object], str]:
 def roll(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("roll")
     arguments = ["swiss_roll:n=2000", "-T", "100", "--schedule", "linear:start=1e-3,end=0.2"]
+    arguments.append("--claim")
     found, _ = run_study(folder, *arguments, "--seed", "3", "--steps", "400", "-o", "out")
     return folder / "out", found
 
@@ -118,17 +164,25 @@ def test_summary_is_the_contract(roll: tuple[Path, dict[str, object]]) -> None:
     assert printed["report"] == "out/report.html"
     assert summary["data"] == "swiss_roll:n=2000,noise=1.0,seed=0"
     assert summary["schedule"] == "linear:T=100,start=0.001,end=0.2"
-    assert set(summary["train"]) == {"seconds", "steps", "loss"}
+    assert set(summary["train"]) == {
+        "seconds", "steps", "loss", "excess_loss", "optimum", "probed", "excess",
+    }  # fmt: skip
     assert summary["train"]["steps"] == 400
-    assert set(summary["sample"]) == {"sampler", "nfe", "seconds"}
-    assert summary["sample"]["nfe"] == 20
+    assert set(summary["sample"]) == {
+        "sampler", "spacing", "start", "nfe", "seconds", "fit_seconds", "log_snr",
+    }  # fmt: skip
+    assert summary["sample"]["nfe"] == len(summary["sample"]["log_snr"]) == 12
+    assert summary["sample"]["sampler"].startswith("mixes:")
+    assert summary["sample"]["start"] == "matched"
+    assert list(summary["metrics"]) == list(DEFAULT)
     score = summary["metrics"]["sliced_w2"]
-    assert set(score) == {"value", "floor", "ratio", "draws"}
+    assert {"value", "low", "high", "floor", "ratio", "p_value", "draws"} < set(score)
     assert score["ratio"] == pytest.approx(score["value"] / score["floor"])
     assert score["draws"] == 10
-    assert {c["sampler"] for c in summary["compared"]} == {
-        "dpmpp_2m", "ddim:eta=0.0", "ddpm:variance=posterior",
-    }  # fmt: skip
+    assert score["ratio"] == pytest.approx(summary["compared"][0]["ratio"])
+    assert [(c["sampler"].partition(":")[0], c["nfe"]) for c in summary["compared"]] == [
+        ("mixes", 12), ("dpmpp_2m", 20), ("ddim", 20), ("ddpm", 20),
+    ]  # fmt: skip
     exact = summary["exact"]
     assert set(exact) == {
         "target", "n", "start", "compared", "fitted", "memorisation",
@@ -148,6 +202,97 @@ def test_summary_is_the_contract(roll: tuple[Path, dict[str, object]]) -> None:
     assert exact["memorisation"]["share"]["of_law"] < 0.06
 
 
+def test_the_parts_are_of_the_samples_that_were_scored(
+    roll: tuple[Path, dict[str, object]],
+) -> None:
+    summary: dict[str, Any] = roll[1]
+    found = summary["decompose"]
+    parts = {part["name"]: part for part in found["parts"]}
+    assert found["draws"] == 10
+    assert parts["total"]["floors"] == pytest.approx(summary["metrics"]["sliced_w2"]["ratio"] ** 2)
+    several = [part["floors"] for name, part in parts.items() if name != "total"]
+    assert sum(several) == pytest.approx(parts["total"]["floors"])
+    assert [run["steps"] for run in found["runs"]] == [12, 30, 12, 30]
+    # 400 steps of training are few, and 12 that were fitted to the network are many.
+    assert found["blame"] == "model"
+    assert parts["model"]["floors"] > 3 * parts["discretisation"]["floors"]
+
+
+def test_the_excess_falls_and_adds_up(roll: tuple[Path, dict[str, object]]) -> None:
+    trained: dict[str, Any] = roll[1]["train"]  # type: ignore[assignment]
+    probed = np.array(trained["probed"])
+    assert (probed[0, 0], probed[-1, 0]) == (1, 400)
+    assert np.ptp(np.diff(np.log(probed[5:-1, 0]))) < 0.35  # evenly on a logarithmic scale
+    assert probed[-1, 1] == trained["excess_loss"]
+    # A network that answers 0 begins at the best linear denoiser.
+    assert probed[0, 1] > 3 * probed[-1, 1] > 0
+    levels = {k: np.array(v) for k, v in trained["excess"].items()}
+    optimum = (levels["weight"] * levels["optimum"]).mean()
+    assert trained["optimum"] == pytest.approx(optimum)
+    excess = (levels["weight"] * levels["excess"]).mean()
+    assert trained["excess_loss"] == pytest.approx(excess / optimum)
+    # A batch of 100 steps is a sample of the law, give or take the fewness of 2,000 points.
+    assert trained["loss"] == pytest.approx(optimum + excess, rel=0.05)
+
+
+@pytest.mark.parametrize("which", ["roll", "table"])
+def test_the_page_says_what_the_summary_says(which: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(which)[0]
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    text = (folder / "report.html").read_text("utf-8")
+
+    def chapter(key: str) -> str:
+        return text.partition(f'<section id="{key}">')[2].partition("</section>")[0]
+
+    def cells(html: str) -> list[list[str]]:
+        rows = re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)
+        return [[re.sub("<[^>]+>", "", c) for c in re.findall(r"<td.*?</td>", r)] for r in rows]
+
+    score = cells(chapter("score"))
+    compared = [row for row in score if len(row) == 7 and row[0] in ("mixes", "ddim", "ddpm")]
+    for row, said in zip((summary["compared"][i] for i in (0, 2, 3)), compared, strict=True):
+        assert said[1:3] == [row["spacing"], str(row["nfe"])]
+        assert said[5] == f"{row['ratio']:.2f}"
+    measures = {row[0]: row[1:] for row in score if row and row[0] in METRICS}
+    for name, one in summary["metrics"].items():
+        if one["value"] is None:
+            assert name not in measures
+            assert name in chapter("score")
+            continue
+        said = [cell.replace("−", "-") for cell in measures[name]]
+        four = {k: f"{one[k]:#.4g}" if one[k] else "0" for k in ("value", "low", "high", "floor")}
+        assert (said[0], said[2]) == (four["value"], four["floor"])
+        if one["low"] is not None:
+            assert said[1] == f"{four['low']} … {four['high']}"
+        assert said[5] == f"{one['draws']} × {one['n']:,}"
+        assert text.count(f"<dt><code>{name}</code></dt>") == 1
+    if which == "table":
+        assert summary["metrics"]["nll"]["value"] is None
+        assert 'id="blame"' not in text
+        assert summary["decompose"] is summary["train"]["excess_loss"] is None
+        return
+    parts = {part["name"]: part for part in summary["decompose"]["parts"]}
+    names = texts("en", "figures")["part"]
+    said = {row[0]: row[1] for row in cells(chapter("blame"))[-6:]}
+    for name, part in parts.items():
+        written = float(said[names[name]].replace("−", "-"))
+        assert written == pytest.approx(part["floors"], abs=0.006)
+    learning = chapter("learning")
+    assert f"<strong>{summary['train']['optimum']:.3f}</strong>" in learning
+    assert f"<strong>{100 * summary['train']['excess_loss']:.3g}%</strong>" in learning
+    answers = [verdict["answer"] for verdict in summary["claim"]["verdicts"]]
+    assert {"holds", "does not hold"} <= set(answers)
+    claimed = cells(chapter("claim"))[1:]
+    assert [row[-1] for row in claimed] == answers
+    first = summary["claim"]["verdicts"][0]["pairs"][1]["factor"]
+    assert claimed[0][6] == "{mean:.2f} ({low:.2f}–{high:.2f})".format(**first)
+    lines = re.findall(
+        r"<li>(.*?)</li>", text.partition('class="results"')[2].partition("</ul>")[0]
+    )
+    assert any(f"holds in {answers.count('holds')}," in line for line in lines)
+    assert any(f"{parts['model']['floors']:.2f}" in line for line in lines)
+
+
 def test_training_helped(roll: tuple[Path, dict[str, object]]) -> None:
     """400 steps are few, but noise alone scores about 30, and a blurred roll about 10."""
     metrics = roll[1]["metrics"]
@@ -159,7 +304,7 @@ def test_every_figure_is_a_file(roll: tuple[Path, dict[str, object]]) -> None:
     figures: list[str] = printed["figures"]  # type: ignore[assignment]
     assert sorted(f"figures/{p.name}" for p in (folder / "figures").iterdir()) == figures
     stills = {re.sub(r"-(light|dark)\.png", "", f) for f in figures if f.endswith(".png")}
-    assert len(stills) == 17
+    assert len(stills) == 20
     for name in stills:
         assert f"{name}-light.png" in figures
         assert f"{name}-dark.png" in figures
@@ -177,6 +322,11 @@ def test_the_page_holds_all_that_it_needs(roll: tuple[Path, dict[str, object]]) 
     assert all(anchor.removeprefix("#") in page.ids for anchor in page.anchors)
     assert len(page.ids) == len(set(page.ids))
     assert page.tags.count("svg") > 100
+    assert_filled(text)
+
+
+def assert_filled(text: str) -> None:
+    """No mark, no placeholder and no missing number is left for a reader to see."""
     visible = re.sub(r"<style>.*?</style>|<svg.*?</svg>|<pre.*?</pre>", "", text, flags=re.DOTALL)
     visible = re.sub(r"<[^>]+>", "", visible)
     for left_over in ("{", "}", "$", "**", "nan", "None", "undefined"):
@@ -231,6 +381,12 @@ def test_the_same_seed_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
         assert torch.equal(a.chain.chain.x[-1], b.chain.chain.x[-1]) is same
         assert torch.equal(a.reverse.trace.x[-1], b.reverse.trace.x[-1]) is same
         assert (a.sampled[2].score == b.sampled[2].score) is same
+        assert (a.sampled[0].plan.sampler == b.sampled[0].plan.sampler) is same
+        assert (a.trained.probed == b.trained.probed) is same
+        assert (a.metrics == b.metrics) is same
+        assert a.parts is not None
+        assert b.parts is not None
+        assert (a.parts == b.parts) is same
         assert torch.equal(a.exact.reverse.trace.x[-1], b.exact.reverse.trace.x[-1]) is same
         assert torch.equal(a.exact.memorised.of_set.x, b.exact.memorised.of_set.x) is same
         assert (a.exact.best.ratio == b.exact.best.ratio) is same
@@ -260,12 +416,16 @@ def test_a_file_is_split_and_scored_on_rows_never_trained_on(
     assert torch.equal(found.exact.source.x, seen["used"])
     # Ten draws that share no noise: their own distances all differ.
     assert found.sampled[0].score.draws == 10
+    assert found.metrics["sliced_w2"]["ratio"] == pytest.approx(found.sampled[0].score.ratio)
+    # The law is not known: nothing can be held against it, and the page has no chapter on it.
+    assert found.trained.excess is found.parts is None
+    assert not {"blame", "claim"} & set(_sections(found))
 
 
 def test_what_the_network_says_belongs_to_its_panel() -> None:
     """x̂_0 under x_t must be the answer to that x_t at that t."""
-    denoiser = NetDenoiser(MLP(2, 0), data.moons(n=50).x.float())
-    torch.nn.init.normal_(denoiser.net.body[-1].weight)  # type: ignore[union-attr,index]
+    denoiser = NetDenoiser(mlp().build((2,), 0), Moments.of(data.moons(n=50).x.float()))
+    torch.nn.init.normal_(denoiser.net.last.weight)  # type: ignore[union-attr,arg-type]
     noise = schedule.linear(6, 0.1, 0.9)
     found = run_backwards(denoiser, noise, data.moons(n=50).x.float(), 0, still)
     assert found.trace.times[0] == 6
@@ -276,11 +436,155 @@ def test_what_the_network_says_belongs_to_its_panel() -> None:
             torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
 
 
+# --- the trained network
+
+
+class ExactAnswers:
+    """The exact denoiser of a law, off by as much as a network whose output is off by `error`."""
+
+    def __init__(self, law: Target, error: float) -> None:
+        self.law, self.error = law, error
+        self.std = law.cov.diagonal().mean().sqrt().item()
+
+    def __call__(self, x_t: torch.Tensor, level: Level) -> torch.Tensor:
+        spread = torch.hypot(level.sigma, level.alpha * self.std)
+        return self.law.denoise(x_t, level) + self.error * level.sigma[:, None] * (
+            self.std / spread[:, None]
+        )
+
+
+@pytest.mark.parametrize("error", [0.0, 0.3])
+def test_the_least_loss_is_that_of_training_with_the_exact_denoiser(error: float) -> None:
+    """Batches as `train` draws them, of fresh points, through the objective that it minimises."""
+    points = data.moons()
+    assert points.target is not None
+    assert points.fresh is not None
+    law, settings = points.target(), Settings()
+    probe = loss_probe(law, settings)
+    generator = torch.Generator().manual_seed(0)
+    answers, losses = ExactAnswers(law, error), []
+    for i in range(16):
+        drawn = settings.levels.draw(1024, generator)
+        eps = torch.randn(1024, 2, generator=generator, dtype=torch.float64)
+        x_0 = points.fresh(1024, 7 + i)
+        losses.append(settings.objective(answers, x_0, drawn, eps, generator).mean())
+    mean, spread = torch.stack(losses).mean().item(), torch.stack(losses).std().item()
+    found = probe(ExactAnswers(law, error))
+    expected = found.weighted_optimum * (1 + found.share)
+    # Five standard errors of these batches, and of the probe, which has nearly as many points.
+    assert mean == pytest.approx(expected, abs=5 * 2**0.5 * spread / 4)
+    assert found.share * found.weighted_optimum == pytest.approx(error**2, rel=0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "start", "rules"),
+    [
+        ("linear", "noise", ["fitted", "log_snr", "log_snr", "log_snr"]),
+        ("linear:T=100,start=1e-05,end=0.01", "matched", ["fitted"] + 3 * ["log_snr"]),
+        ("constant:T=1,beta=0.5", "matched", 3 * ["log_snr"]),
+    ],
+)
+def test_samples_of_the_network_start_where_the_schedule_ends(
+    monkeypatch: pytest.MonkeyPatch, spec: str, start: str, rules: list[str]
+) -> None:
+    monkeypatch.setattr("alphabar.metrics.REFERENCE", 2000)
+    make_quick(monkeypatch)
+    points = data.load("moons:n=200")
+    found = work_through(points, None, SCHEDULES.parse(spec), 0, 20, still)
+    assert [one.plan.rule for one in found.sampled] == rules
+    assert {one.plan.start_name for one in found.sampled[-3:]} == {start}
+    for one in found.sampled:
+        if one.plan.start is not None:  # the moments of what was learned from
+            np.testing.assert_allclose(one.plan.start.mean, points.x.mean(0), atol=1e-6)
+            np.testing.assert_allclose(one.plan.start.cov, np.cov(points.x.T, ddof=0), atol=1e-6)
+    page = pages(found, "en")
+    words = texts("en", "report")
+    assert (plain(words["score"]["matched"])[:40] in page) is (start == "matched")
+    assert ("<code>mixes</code>" in page.partition('id="score"')[2]) is (rules[0] == "fitted")
+    assert ('id="blame"' in page) is (rules[0] == "fitted")
+    if spec == "linear":
+        evidence = made_claim(claim.Settings(), lambda: None)
+        assert 'id="claim"' in pages(replace(found, claim=evidence), "ko")
+
+
+def pages(found: Study, lang: str) -> str:
+    """The page without its pictures; nothing on it is left to be filled in, or to be marked up."""
+    none = {"light": "data:", "dark": "data:", "width": "1"}
+    page = _page(found, lang, "", defaultdict(lambda: none), defaultdict(lambda: "data:"))
+    assert_filled(page)
+    return page
+
+
+def plain(text: str) -> str:
+    """The words before the first mark."""
+    return re.split(r"[$*`]", text.strip())[0]
+
+
+def parted(model: float, few: float, both: float, error: float) -> Decomposition:
+    def part(name: str, floors: float, error: float | None) -> Part:
+        return Part(name, floors / 4, error and error / 4, floors, error)  # type: ignore[arg-type]
+
+    parts = [("model", model), ("discretisation", few), ("interaction", both), ("rest", 0.1)]
+    total = 1 + sum(v for _, v in parts)
+    runs = [
+        RunOf(who, "ddim", steps, steps, 1.0, 0.1, 2.0)  # type: ignore[arg-type]
+        for who in ("trained", "exact")
+        for steps in (12, 80)
+    ]
+    return Decomposition(
+        runs=tuple(runs),  # type: ignore[arg-type]
+        parts=(part("noise", 1, None), *(part(k, v, error) for k, v in parts)),  # type: ignore[arg-type]
+        total=part("total", total, error),
+        systematic=part("systematic", total - 1.1, error),
+        inherited=Inherited(0.05, 0.5, 0.01, 0.0125, 0.01, 0.05),
+        floor=0.5,
+        n=1000,
+        draws=10,
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "key"),
+    [
+        ((2.0, 0.5, -0.4), "model"),
+        ((0.5, 2.0, -0.4), "discretisation"),
+        ((0.5, 0.6, 2.0), "interaction"),
+        ((0.39, 0.1, 0.2), "none"),
+    ],
+)
+def test_the_part_to_blame_is_the_largest_that_is_no_chance(
+    numbers: tuple[float, float, float], key: str
+) -> None:
+    found = _blame_texts(parted(*numbers, error=0.2))
+    assert found["key"] == key
+    assert found["floors"] == f"{max(numbers):.2f}"
+    assert found["total"] == f"{1.1 + sum(numbers):.2f}"
+    assert found["steady"] == f"{(1 + sum(numbers)) ** 0.5:.2f}"
+    # In floors, floor² being ¼: the training set is 0.05/0.25 off.
+    assert (found["deviation"], found["share"], found["inherited"]) == ("0.20", "0.50", "0.05")
+    for lang in LANGS:
+        text = texts(lang, "report")["blame"][key].format(**found)
+        assert found["floors"] in text
+        assert found["total"] in text
+
+
+@pytest.mark.parametrize(("p", "more"), [(0.5, False), (0.001, True)])
+def test_memorising_is_more_than_chance(p: float, more: bool) -> None:
+    near = {"value": 0.034, "floor": 0.01, "p_value": p}
+    found = _remembered({"memorised": near, "copies": {"value": 0.0}})
+    assert found == {"near": "3.4%", "floor": "1%", "copies": "0%", "more": more}
+    unknown = {"value": None, "floor": None, "p_value": None}
+    assert _remembered({"memorised": unknown, "copies": unknown}) == {}
+
+
 # --- the exact denoiser
 
 
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fitted, and few steps are made."""
+    """Nothing is fitted to the exact denoiser, little else, and few steps are made."""
+    quickened(monkeypatch.setattr)  # type: ignore[arg-type]
+    monkeypatch.setattr("alphabar.fit.ROUNDS", 2)
+    monkeypatch.setattr("alphabar.study.PROBED", 8)
     monkeypatch.setattr("alphabar.study.FEWEST", ())
     monkeypatch.setattr("alphabar.study.CALLS", (8,))
     monkeypatch.setattr("alphabar.study.RULED", (("ddim", "log_snr"), ("dpmpp_2m", "log_snr")))
@@ -453,7 +757,7 @@ def test_the_page_in_a_browser(
     shown = page.evaluate(
         """() => [...document.images].map(i => [i.naturalWidth, i.currentSrc.length])"""
     )
-    assert len(shown) == (17 if which == "roll" else 16)
+    assert len(shown) == (20 if which == "roll" else 16)
     assert all(size > 100 for size, _ in shown)
     # The theme that was asked for: the paper of the page, and the pictures drawn for it.
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -316,7 +316,7 @@ def sample(
     use_one_thread()
     origin = _origin(run, data, exact, standardise, label, guidance)
     source, points = origin.source, origin.kind == "points"
-    noise = parse_schedule(schedule or origin.schedule.spec, T)
+    noise = _noise_of(origin, schedule, T)
     asked = (sampler, steps, nfe, spacing, schedule, T, label)
     is_plain = all(value is None for value in asked) and not fit_coefficients and start == "auto"
     choice = None
@@ -458,7 +458,7 @@ def compare(
 
     use_one_thread()
     origin = _origin(run, data, exact, standardise, seed=seed)
-    noise = parse_schedule(schedule or origin.schedule.spec, T)
+    noise = _noise_of(origin, schedule, T)
     names = [name for given in samplers or [_COMPARED] for name in given.split()]
     if not names:
         raise ValueError('--samplers "": name one at least, such as heun')
@@ -656,6 +656,14 @@ def _origin(
     loaded, standardiser = load_data(run, spec, standardise)
     parts = None if seed is None or loaded.kind == "pictures" else halves(loaded, seed)
     return origin_of_data(loaded, standardiser, parts and parts.used)
+
+
+def _noise_of(origin: "Origin", schedule: str | None, T: int | None) -> "Schedule":
+    """What levels come from: what is asked for, or a run's own, or `linear`, with -T."""
+    from alphabar.origin import SCHEDULE
+
+    own = origin.run.config.schedule if origin.run else None
+    return parse_schedule(schedule or own or SCHEDULE, T)
 
 
 def _refuse_untrained(spec: str) -> NoReturn:

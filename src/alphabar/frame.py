@@ -241,6 +241,8 @@ def _one_line(error: Exception) -> str:
     known = isinstance(error, ValueError | TypeError | OSError)
     if known and message:
         return message
+    if isinstance(error, MemoryError) or "can't allocate memory" in message:
+        return f"there is not enough memory ({message[:100]}): take less of what you asked for"
     return f"{type(error).__name__}: {message}; this is a fault of alphabar (--debug shows where)"
 
 

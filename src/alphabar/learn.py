@@ -130,6 +130,8 @@ def train(
     """Train a denoiser on data; the run is a folder, to sample from and to evaluate."""
     if output is None:
         raise ValueError("train needs -o RUN, the folder that the run is kept in")
+    if T is not None and schedule is None:
+        raise ValueError(f"-T {T}: it is the T of a schedule; add --schedule, such as linear")
     use_one_thread()
     given: dict[str, Any] = {
         "steps": steps,
@@ -216,6 +218,7 @@ def _begun(
     is_file = loaded.fresh is None and loaded.kind == "points"
     if given.get("held_out") and not is_file:
         raise ValueError(f"--hold-out: {data} can be drawn afresh, or holds pictures; leave it out")
+    _refuse_too_large(loaded, given)
     condition = loaded.labels if classes else None
     config, lessons = configure(
         loaded,
@@ -229,6 +232,30 @@ def _begun(
     for remark in lessons.remarks():
         run.warn(remark)
     return begin(output, config, lessons, run.force), config, loaded
+
+
+def _refuse_too_large(data: "Data", given: dict[str, Any]) -> None:
+    """Refuse a network or a batch that memory could not hold; nothing is allocated yet."""
+    import torch
+
+    from alphabar.draw import MEMORY
+    from alphabar.nets import NETS
+    from alphabar.train import Settings
+
+    batch = given.get("batch", Settings().batch)
+    with torch.device("meta"):
+        net = NETS.parse(given.get("net", "mlp")).build(tuple(data.x.shape[1:]), 0)
+    weights = sum(weight.numel() for weight in net.parameters())
+    hidden = sum(getattr(module, "out_features", 0) for module in net.modules())
+    # Weights, average, gradient, two moments, and copies of all but the gradient to be written;
+    # of an item its way through the network and back.
+    size = 4 * (9 * weights + batch * (8 * data.x[0].numel() + 3 * hidden))
+    if size > MEMORY:
+        raise ValueError(
+            f"a network of {weights:.3g} weights and a batch of {batch} need {size / 2**30:.3g} "
+            f"GiB, more than the {MEMORY / 2**30:.0f} allowed: take a smaller --net or --batch, or "
+            "smaller items"
+        )
 
 
 def _resumed(
@@ -454,7 +481,7 @@ def _say_nats(run: Run, found: dict[str, Any]) -> None:
     run.say(table)
     run.say(run.text("nats_are", n=found["n"]))
     if found["reason"]:
-        run.warn(found["reason"])
+        run.warn(found["reason"].partition(";")[0])
 
 
 def _write_csv(path: Path, metrics: dict[str, dict[str, Any]]) -> None:

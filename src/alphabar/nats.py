@@ -9,6 +9,7 @@ law of those steps. Where p is known, H(p) and KL(p ‖ p̂) are measured on the
 what their −log p happens to be is shared and cancels from the difference.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -97,20 +98,19 @@ class Nats(NamedTuple):
         }
 
 
-def true_points(data: Data, parts: Halves | None, seed: int, most: int = MOST) -> Tensor:
-    """Up to `most` points that nothing was trained on, in the data's units.
+def true_points(data: Data, parts: Halves | None, seed: int) -> Float64[Tensor, "n d"]:
+    """Up to `MOST` points that nothing was trained on, in the data's units.
 
     Args:
         data: what can be drawn from afresh, or a file's rows.
         parts: which rows were trained on; None for rows that are all truth.
         seed: determines which.
-        most: how many.
     """
     if data.fresh is not None:
-        return Fresh(data.fresh).sets(1, most, seed, _STREAM)[0]
+        return Fresh(data.fresh).sets(1, MOST, seed, _STREAM)[0]
     rows = data.x if parts is None else data.x[parts.held_out]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))
-    return rows[order[:most]]
+    return rows[order[:MOST]]
 
 
 def nats(
@@ -126,7 +126,7 @@ def nats(
     """What true points cost by a trained denoiser.
 
     Args:
-        denoiser: the trained one; it is called in float64, as the flow's density needs.
+        denoiser: the trained one; a copy in float64 is asked, as the flow's density needs.
         x: true points in the data's own units, two or more.
         standardiser: what brought the data to the denoiser's units.
         schedule: the steps of the bound; the flow begins at the noisiest.
@@ -141,7 +141,7 @@ def nats(
     n, d = x.shape
     z = x if standardiser is None else standardiser.apply(x)
     stretch = 0.0 if standardiser is None else standardiser.std.log().sum().item()
-    wide = denoiser.double()
+    wide = copy.deepcopy(denoiser).double()
     variance: Variance = "learned" if denoiser.learns_variance else "posterior"
     found = bound(wide, z, schedule, seed, variance, start, advance=advance)
     found = found._replace(

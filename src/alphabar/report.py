@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from alphabar.claim import Claim, Interval
+from alphabar.decompose import Decomposition
 from alphabar.derivations import FORMULAS, derivations
 from alphabar.diagnosis import REACHES_NOISE, remedies, terminal
 from alphabar.figures import (
@@ -27,13 +30,16 @@ from alphabar.figures import (
     data_cloud,
     density_and_score,
     error_against_calls,
-    loss_curve,
+    error_parts,
+    excess_by_level,
     memorisation,
     samples_beside_data,
     schedule_curves,
+    schedule_ratios,
     schedule_rows,
     step_spacing,
     strip,
+    training_curve,
 )
 from alphabar.figures.style import DPI, THEMES
 from alphabar.locale import texts
@@ -44,16 +50,19 @@ from alphabar.schedule import Schedule
 from alphabar.study import (
     CALLS,
     FILM,
+    MANY,
     PATH_SAMPLER,
     SHOWN,
     Bar,
     Exact,
     Field,
     Study,
+    Trained,
     at_times,
     summary,
 )
 from alphabar.trace import Trace, even_times
+from alphabar.train import Settings
 
 SECTIONS = (
     "data",
@@ -67,6 +76,8 @@ SECTIONS = (
     "learning",
     "reverse",
     "score",
+    "blame",
+    "claim",
     "again",
 )
 # The paper's names, and what they stand for.
@@ -89,6 +100,7 @@ OF_SET = (
     r"-\frac{\lVert x_t - \sqrt{\bar\alpha_t}\,x_i\rVert^2}{2(1-\bar\alpha_t)}\right)"
 )
 GOAL = 1.25  # times the distance of true samples
+SURE = 0.01  # the chance that truth looks as bad, below which samples are said to differ
 RULES = ("log_snr", "karras", "curvature", "fitted", "all")
 CODE = """\
 import torch
@@ -137,7 +149,7 @@ def write_report(found: Study, folder: Path, lang: str, command: str, bar: Bar) 
 
 
 def result_lines(found: Study, lang: str) -> list[str]:
-    """What came out, in six lines."""
+    """What came out, in a line for each part that there is."""
     words: Mapping[str, str] = texts(lang, "report")["result"]
     best, exact = found.sampled[0], found.exact.best
     missed = sum(terminal(p.schedule).kl_to_prior > REACHES_NOISE for p in found.post)
@@ -154,14 +166,22 @@ def result_lines(found: Study, lang: str) -> list[str]:
         "train": {
             "steps": f"{len(found.trained.losses):,}",
             "seconds": f"{found.trained.seconds:.0f}",
-            "loss": f"{summary(found)['train']['loss']:.3f}",
+            "loss": f"{found.trained.loss:.3f}",
         },
         "sample": {
             "nfe": best.nfe,
-            "sampler": best.sampler,
+            "sampler": _name(best.sampler),
             "ratio": f"{best.score.ratio:.2f}",
         },
     }
+    excess, parts = found.trained.excess, found.parts
+    if excess is not None and parts is not None:
+        blame, names = _blame_texts(parts), texts(lang, "figures")["part"]
+        key = "blame_none" if blame["key"] == "none" else "blame"
+        name = names[parts.blame.name]
+        values[key] = {**blame, "part": name, "excess": _percent(excess.share)}
+    if found.claim is not None:
+        values["claim"] = _counted(found.claim)
     return [words[key].format(**v) for key, v in values.items()]
 
 
@@ -202,9 +222,7 @@ def _plans(found: Study, style: Style) -> dict[str, Callable[[], Figure]]:
         ),
         "photograph": traced(photograph),
         "digits": traced(digits),
-        "loss": lambda: loss_curve(
-            range(1, len(found.trained.losses) + 1), found.trained.losses, style=style
-        ),
+        "loss": lambda: _training(found.trained, style),
         "reverse": traced(
             found.reverse.trace, hue=ends, x_0_hat=found.reverse.x_0_hat, columns=columns
         ),
@@ -233,7 +251,35 @@ def _plans(found: Study, style: Style) -> dict[str, Callable[[], Figure]]:
     }
     if (field := exact.field) is not None:
         plans["density-and-score"] = lambda: _density(field, style)
+    if (excess := found.trained.excess) is not None:
+        plans["excess"] = lambda: excess_by_level(
+            excess.log_snr,
+            excess.excess,
+            excess.optimum,
+            excess.weight,
+            excess.excess_error,
+            style=style,
+        )
+    if (parts := found.parts) is not None:
+        plans["blame"] = lambda: error_parts(
+            {str(part.name): (part.floors, part.floors_error) for part in parts.rows()},
+            inherited=parts.inherited and parts.inherited.floors,
+            style=style,
+        )
+    if (claim := found.claim) is not None:
+        plans["claim"] = lambda: schedule_ratios(claim.panels(), style=style)
     return plans
+
+
+def _training(trained: Trained, style: Style) -> Figure:
+    excess = trained.excess
+    return training_curve(
+        torch.arange(1, len(trained.losses) + 1),
+        torch.tensor(trained.losses),
+        list(trained.probed),
+        optimum=excess and excess.weighted_optimum,
+        style=style,
+    )
 
 
 def _lines(exact: Exact) -> dict[str, list[tuple[float, float, float | None]]]:
@@ -366,6 +412,8 @@ def _page(
         "math": math_svg,
         "plain": plain_text,
         "number": number_text,
+        "digits": _digits,
+        "signed": lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}"),
         "fill": fill,
         "breakable": lambda name: Markup(html.escape(name).replace("_", "_<wbr>")),
     }
@@ -383,7 +431,7 @@ def _page(
         w=words,
         lang=lang,
         css=Markup((package / "report.css").read_text(encoding="utf-8")),
-        sections=list(SECTIONS),
+        sections=_sections(found),
         results=result_lines(found, lang),
         data=found.data.spec,
         seed=found.seed,
@@ -423,13 +471,137 @@ def _page(
         coefficient_names=COEFFICIENTS,
         coefficients=[(t, [table[name][t - 1].item() for name in COEFFICIENTS]) for t in shown],
         parameters=f"{sum(p.numel() for p in found.trained.denoiser.parameters()):,}",
+        batch=f"{Settings().batch:,}",
         steps=f"{len(found.trained.losses):,}",
         train_seconds=f"{found.trained.seconds:.0f}",
+        excess=_excess_texts(found.trained),
         reference=reference,
-        sampled=found.sampled,
+        sampled=[(_name(s.sampler), s) for s in found.sampled],
+        metrics={k: m for k, m in found.metrics.items() if m["value"] is not None},
+        unmeasured=[k for k, m in found.metrics.items() if m["value"] is None],
+        remembered=_remembered(found.metrics),
+        parts=found.parts,
+        part_names=texts(lang, "figures")["part"],
+        blame=found.parts and _blame_texts(found.parts),
+        many=MANY,
+        claim=found.claim and _claim_texts(found.claim, lang),
         command=command,
         code=CODE,
     )
+
+
+def _sections(found: Study) -> list[str]:
+    """The chapters that there is something to say in."""
+    empty = {"blame": found.parts is None, "claim": found.claim is None}
+    return [key for key in SECTIONS if not empty.get(key)]
+
+
+def _digits(value: float, count: int = 4) -> str:
+    """So many digits, with a real minus sign: values beside one another are compared."""
+    text = f"{value:#.{count}g}".rstrip(".") if value else "0"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _excess_texts(trained: Trained) -> dict[str, str]:
+    """The least loss, how far above it the network's is, and at which level it errs most."""
+    excess = trained.excess
+    if excess is None:
+        return {}
+    worst = int((excess.weight * excess.excess).argmax())
+    peak = excess.log_snr[worst].item()
+    return {
+        "optimum": f"{excess.weighted_optimum:.3f}",
+        "share": _percent(excess.share),
+        "error": f"{100 * excess.share_error:.2g}%",
+        "loss": f"{trained.loss:.3f}",
+        "peak": f"{peak:.1f}".replace("-", "\N{MINUS SIGN}"),
+        "noise": f"{math.exp(-peak / 2):.2g}",
+    }
+
+
+def _remembered(metrics: dict[str, Any]) -> dict[str, Any]:
+    """How many samples lie close to a training point, and whether more than true points do."""
+    near, copies = metrics["memorised"], metrics["copies"]
+    if near["value"] is None:
+        return {}
+    return {
+        "near": _percent(near["value"]),
+        "floor": _percent(near["floor"]),
+        "copies": _percent(copies["value"]),
+        "more": near["p_value"] < SURE,
+    }
+
+
+def _blame_texts(parts: Decomposition) -> dict[str, str]:
+    """The largest part, whether it stands out from chance, and what the training set has to do."""
+    blame, inherited = parts.blame, parts.inherited
+    error = blame.standard_error
+    stands_out = error is not None and blame.square > 2 * error
+    found = {
+        "key": blame.name if stands_out else "none",
+        "few": str(parts.runs[0].nfe),
+        "ratio": f"{parts.ratio:.2f}",
+        "steady": f"{parts.steady_ratio:.2f}",
+        "floors": f"{blame.floors:.2f}",
+        "total": f"{parts.total.floors:.2f}",
+        "draws": str(parts.draws),
+        "n": f"{parts.n:,}",
+    }
+    if inherited is not None:
+        found |= {
+            "deviation": f"{inherited.deviation / parts.floor**2:.2f}",
+            "share": f"{inherited.share:.2f}",
+            "inherited": f"{inherited.floors:.2f}",
+        }
+    return found
+
+
+def _counted(claim: Claim) -> dict[str, object]:
+    """How many of the comparisons came out which way."""
+    answers = [verdict.answer for verdict in claim.verdicts()]
+    return {
+        "all": len(answers),
+        "holds": answers.count("holds"),
+        "fails": answers.count("does not hold"),
+        "undecided": answers.count("undecided"),
+    }
+
+
+def _claim_texts(claim: Claim, lang: str) -> dict[str, Any]:
+    """Every comparison of growing schedules with a constant one, in words."""
+    names, words = texts(lang, "figures"), texts(lang, "report")["claim"]
+    answers = {"holds": "holds", "does not hold": "fails", "undecided": "undecided"}
+    rows = [
+        {
+            "question": words[v.question],
+            "way": names["way"][v.way],
+            "range": names["range"][v.range],
+            "against": v.against,
+            "nfe": v.nfe,
+            "answer": words[answers[v.answer]],
+            "holds": v.answer == "holds",
+            "factors": [_factor(pair.factor) for pair in v.pairs],
+        }
+        for v in claim.verdicts()
+    ]
+    return {
+        "rows": rows,
+        "growing": [pair.schedule for pair in claim.verdicts()[0].pairs],
+        "counted": _counted(claim),
+        "seeds": claim.settings.seeds,
+        "steps": f"{claim.steps:,}",
+        "share": f"{claim.settings.shares[0]:.0%}",
+    }
+
+
+def _factor(found: Interval) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} ({found.low:.2f}–{found.high:.2f})"
 
 
 def _table(exact: Exact) -> dict[str, Any]:

@@ -1,28 +1,35 @@
 """The study: from data through the forward process and the schedules to the reverse process, first
-with the exact denoiser of the data and then with a trained one.
+with the exact denoiser of the data and then with a trained one, whose error is taken apart.
 
 `study` computes; `report.py` writes it up. Each part is a function that returns what it found, so
 that a lesson or a notebook can call it alone.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from alphabar import denoise
 from alphabar import schedule as schedules
+from alphabar.claim import Claim, run_claim
+from alphabar.claim import Settings as ClaimSettings
 from alphabar.compare import Halves, Row, evaluate, halves, yardstick_of
 from alphabar.data import Data, Standardiser
+from alphabar.decompose import Decomposition, Way, decompose, finely
 from alphabar.denoise import NetDenoiser
 from alphabar.diagnosis import remedies
 from alphabar.draw import (
+    FREE,
     Choice,
+    Known,
+    Learned,
     Plan,
-    Source,
     Watched,
     choose,
     draw,
@@ -30,24 +37,29 @@ from alphabar.draw import (
     make_plan,
     source_of,
 )
+from alphabar.evaluate import evaluation, evaluation_length
+from alphabar.excess import Excess, ExcessLoss
 from alphabar.fit import fit_mixes
 from alphabar.forward import marginal
 from alphabar.metrics import FLOOR_SETS, Score, Yardstick
-from alphabar.nets import MLP
-from alphabar.samplers import SAMPLERS, sample
+from alphabar.nets import mlp
+from alphabar.origin import FITTED
+from alphabar.runs import is_logged
+from alphabar.samplers import SAMPLERS, Normal, sample
 from alphabar.schedule import SCHEDULES, Schedule, from_log_snr
 from alphabar.targets import Points, Target
 from alphabar.trace import Moments, Trace, even_times, ks_bound, ks_distance, trace
-from alphabar.train import train
+from alphabar.train import Settings, Shuffled, train
 
 SHOWN = 10_000  # points in a picture, and in a set that is scored
-FEW = 20  # steps of the samplers that are compared
 REVERSE_SHOWN = 2_000  # points that are followed through the long reverse process
 FILM = 60  # frames of a film
 LONG = 1000  # steps of the long reverse process, at most
 DRAWS = 10  # sets that are sampled and scored
-# (samplers that are compared, in the order of the report; the first one is the study's result)
-COMPARED = ("dpmpp_2m", "ddim:eta=0.0", "ddpm")
+COMPARED = ("dpmpp_2m", "ddim:eta=0.0", "ddpm")  # beside the steps fitted to the network
+PROBED = 20  # levels at which the excess loss is measured
+PROBES = 512  # items at each
+MANY = 80  # steps that count as many: 200 are a hundredth of a floor closer, at twice the cost
 # --- with the exact denoiser
 PATH = 80  # steps of the reverse process, without noise
 PATH_SAMPLER = "dpmpp_2m"
@@ -113,11 +125,24 @@ class Reverse:
 class Sampled:
     """What a sampler drew, and how close it came."""
 
-    sampler: str
+    plan: Plan
     nfe: int
     seconds: float  # for one set
     score: Score
-    x: Float[Tensor, "n ..."]  # the first draw
+    x: Float[Tensor, "n d"]  # the first draw
+
+    @property
+    def sampler(self) -> str:
+        """Its spec."""
+        return self.plan.sampler.spec
+
+
+class Probed(NamedTuple):
+    """The excess loss after a step of training."""
+
+    step: int
+    share: float  # of the optimum
+    share_error: float
 
 
 @dataclass(frozen=True)
@@ -127,6 +152,14 @@ class Trained:
     denoiser: NetDenoiser
     seconds: float
     losses: list[float]
+    probed: list[Probed]  # empty where the law is not known
+    excess: ExcessLoss | None  # at the end, at the levels of training; None likewise
+
+    @property
+    def loss(self) -> float:
+        """The mean over the last steps."""
+        last = self.losses[-100:]
+        return sum(last) / len(last)
 
 
 @dataclass(frozen=True)
@@ -173,7 +206,7 @@ class Memorised:
 class Exact:
     """The reverse process with the exact denoiser."""
 
-    source: Source
+    source: Known
     field: Field | None  # in the plane only
     reverse: Reverse
     start: str  # `noise` or `matched`
@@ -206,7 +239,10 @@ class Study:
     exact: Exact
     trained: Trained
     reverse: Reverse
-    sampled: list[Sampled]
+    sampled: list[Sampled]  # the first one is the study's result
+    metrics: dict[str, Any]  # of the first, as `evaluate.evaluation` has them
+    parts: Decomposition | None  # of the first; None where the law is not known
+    claim: Claim | None  # None where it was not asked for
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -221,6 +257,7 @@ def study(
     seed: int,
     steps: int,
     bar: Bar,
+    claim: ClaimSettings | None = None,
 ) -> Study:
     """Run every part on one data set of points.
 
@@ -231,6 +268,8 @@ def study(
         seed: determines everything.
         steps: training steps.
         bar: makes progress bars.
+        claim: how much evidence to gather on the post's claim, which takes many trainings; None:
+            none.
 
     Raises:
         ValueError: pictures, or fewer than four points in a file of one's own.
@@ -241,7 +280,9 @@ def study(
             f"see pictures dissolve with `alphabar forward {data.spec}`"
         )
     # Before any work: a schedule that cannot be spaced is refused here.
-    few = schedule.spaced(min(FEW, schedule.T), "log_snr")
+    choices = [choose(name, "log_snr", schedule) for name in COMPARED]
+    if _can_be_spaced(schedule):
+        choices.insert(0, choose(FREE, "fitted", schedule, steps=FITTED))
     generator = torch.Generator().manual_seed(seed % 2**63)
     every = data.x if standardiser is None else standardiser.apply(data.x)
     order = torch.arange(len(every))
@@ -265,11 +306,27 @@ def study(
     n = min(len(x_0), SHOWN)
     yardstick = _yardstick(data, standardiser, parts, n, bar)
     exact = run_exactly(data, standardiser, schedule, seed, parts, yardstick, bar)
-    trained = train_denoiser(x_0, steps, seed, bar)
+    law = exact.source.target if exact.source.is_law else None
+    trained = train_denoiser(x_0, steps, seed, bar, law)
     reverse = run_backwards(trained.denoiser, schedule, x_0, seed, bar)
-    sampled = [
-        draw_and_score(name, trained.denoiser, few, n, seed, yardstick, bar) for name in COMPARED
-    ]
+    source = learned_source(trained.denoiser, x_0, standardiser)
+    sampled: list[Sampled] = []
+    best: list[Tensor] = []
+    for choice in choices:
+        plan = make_plan(choice, source, schedule, "auto", seed, bar)
+        found, sets = draw_and_score(plan, source, n, seed, yardstick, bar)
+        sampled.append(found)
+        best = best or [source.invert(x) for x in sets]
+    advance = bar("evaluating", evaluation_length())
+    metrics = evaluation(best, data, standardiser, parts, None, seed, advance)
+    taken_apart = None
+    if law is not None and _can_be_spaced(schedule):
+        taken_apart = take_apart(
+            source, sampled[0].plan, law, schedule, yardstick, n, seed, data.x, bar
+        )
+    evidence = None
+    if claim is not None:
+        evidence = run_claim(claim, bar("claim", claim.units))
     return Study(
         data,
         standardiser,
@@ -285,6 +342,9 @@ def study(
         trained,
         reverse,
         sampled,
+        metrics["metrics"],
+        taken_apart,
+        evidence,
     )
 
 
@@ -336,17 +396,43 @@ def dissolving_pictures(generator: torch.Generator) -> list[Trace]:
     return [at_times(noise, x, 8, generator) for x in (photo("china", size=160).x, digits().x[:25])]
 
 
-def train_denoiser(x_0: Float[Tensor, "N d"], steps: int, seed: int, bar: Bar) -> Trained:
-    """A small network, trained on these points."""
-    denoiser = NetDenoiser(MLP(x_0.shape[1], seed % 2**63), x_0)
+def train_denoiser(
+    x_0: Float[Tensor, "N d"], steps: int, seed: int, bar: Bar, law: Target | None = None
+) -> Trained:
+    """A small network, trained on these points.
+
+    Args:
+        x_0: what it learns from.
+        steps: of training.
+        seed: of the first weights, and of all that is drawn.
+        bar: makes progress bars.
+        law: that the points were drawn from, if it is known: the excess loss is measured.
+    """
+    net = mlp().build(tuple(x_0.shape[1:]), seed)
+    denoiser = NetDenoiser(net, denoise.Moments.of(x_0))
+    settings = Settings()
+    probe = None if law is None else loss_probe(law, settings)
     advance = bar("training", steps)
-    losses: list[Tensor] = []
-    start = time.perf_counter()
-    for step in train(denoiser, x_0, steps, seed):
+    losses: list[float] = []
+    probed: list[Probed] = []
+    excess = None
+    for step in train(denoiser, Shuffled(x_0), seed, steps=steps, settings=settings):
         losses.append(step.loss)
+        if probe is not None and (step.last or is_logged(step.step)):
+            excess = probe(step.denoiser)
+            probed.append(Probed(step.step, excess.share, excess.share_error))
         advance()
-    seconds = time.perf_counter() - start
-    return Trained(step.denoiser, seconds, torch.stack(losses).tolist())
+    return Trained(step.denoiser, step.seconds, losses, probed, excess)
+
+
+def loss_probe(law: Target, settings: Settings) -> Excess:
+    """What measures how far the training loss is above its least value, on fresh points.
+
+    Its levels are as many equal shares of those of training, so that a mean over them is one over
+    the batches.
+    """
+    shares = (torch.arange(PROBED, dtype=torch.float64) + 0.5) / PROBED
+    return Excess(law, settings.levels.quantile(shares), PROBES, seed=1)
 
 
 def run_backwards(
@@ -385,28 +471,57 @@ def _yardstick(
     return yardstick_of(data, standardiser, parts, n, bar("floor", total))
 
 
+def learned_source(
+    denoiser: NetDenoiser, x_0: Float[Tensor, "N d"], standardiser: Standardiser | None
+) -> Learned:
+    """What samples of a network are drawn from: the network, and the moments of its data."""
+    law = Normal.of(x_0)
+    return Learned(denoiser, law.mean, law.cov, law.cov.diagonal(), standardiser)
+
+
 def draw_and_score(
-    spec: str,
-    denoiser: NetDenoiser,
-    schedule: Schedule,
-    n: int,
-    seed: int,
-    yardstick: Yardstick,
-    bar: Bar,
-) -> Sampled:
-    """DRAWS independent sets of n samples each, and their score."""
-    advance = bar(spec, DRAWS)
-    sampler = SAMPLERS.parse(spec)
-    shape = tuple(denoiser.mean.shape)
-    draws = []
-    start = time.perf_counter()
+    plan: Plan, source: Learned, n: int, seed: int, yardstick: Yardstick, bar: Bar
+) -> tuple[Sampled, list[Float64[Tensor, "n d"]]]:
+    """DRAWS independent sets of n samples each, what they are worth, and the sets."""
+    advance = bar(plan.sampler.spec.partition(":")[0], DRAWS)
+    sets, seconds = [], 0.0
     for i in range(DRAWS):
         # Draw i takes items i·n … of one long run: no two draws share any noise.
-        *_, last = sample(denoiser, sampler, schedule, n, shape, seed, first=i * n)
-        draws.append(last.x.double())
+        drawn = draw(source, plan, n, seed, first=i * n)
+        sets.append(drawn.x.double())
+        seconds += drawn.seconds / DRAWS
         advance()
-    seconds = (time.perf_counter() - start) / DRAWS
-    return Sampled(sampler.spec, schedule.T, seconds, yardstick.score(draws), draws[0].float())
+    score = yardstick.score(sets)
+    return Sampled(plan, drawn.nfe, seconds, score, sets[0].float()), sets
+
+
+def take_apart(
+    source: Learned,
+    plan: Plan,
+    law: Target,
+    schedule: Schedule,
+    yardstick: Yardstick,
+    n: int,
+    seed: int,
+    training: Float[Tensor, "N d"],
+    bar: Bar,
+) -> Decomposition:
+    """Which part of the error of a plan's samples is the network's, and which the few steps'.
+
+    It is of the sets that `draw_and_score` draws with this seed: its total is their score.
+    """
+    return decompose(
+        source.denoiser,
+        law,
+        Way(plan.sampler, plan.schedule, plan.start),
+        finely(schedule, source.law, MANY),
+        yardstick,
+        n,
+        DRAWS,
+        seed,
+        training,
+        advance=bar("decomposing", 4 * DRAWS),
+    )
 
 
 # --- with the exact denoiser
@@ -445,13 +560,11 @@ def run_exactly(
     return Exact(source, field, reverse, start, n, compared, levels, memorised)
 
 
-def exact_source(
-    data: Data, standardiser: Standardiser | None, x: Float64[Tensor, "N d"]
-) -> Source:
+def exact_source(data: Data, standardiser: Standardiser | None, x: Float64[Tensor, "N d"]) -> Known:
     """The law of the data where it is known in these units, else the first of the points x."""
     if data.target is not None and standardiser is None:
         return source_of(data, None)
-    return Source(Points(x[:SET]), x[:SET], False, standardiser)
+    return Known(Points(x[:SET]), x[:SET], False, standardiser)
 
 
 def true_points(
@@ -505,7 +618,7 @@ def density_field(target: Target, schedule: Schedule, x_0: Float[Tensor, "N 2"])
     )
 
 
-def exact_reverse(source: Source, schedule: Schedule, seed: int, bar: Bar) -> tuple[Reverse, str]:
+def exact_reverse(source: Known, schedule: Schedule, seed: int, bar: Bar) -> tuple[Reverse, str]:
     """Points that follow the exact flow from noise to data, and how they were started."""
     choice = long_way(schedule)
     plan = make_plan(choice, source, schedule, "auto", seed, bar)
@@ -538,7 +651,7 @@ def _can_be_spaced(schedule: Schedule) -> bool:
 
 
 def compare_exactly(
-    source: Source, schedule: Schedule, yardstick: Yardstick, n: int, seed: int, bar: Bar
+    source: Known, schedule: Schedule, yardstick: Yardstick, n: int, seed: int, bar: Bar
 ) -> tuple[list[Row], dict[str, Float64[Tensor, " T"]]]:
     """Samplers with the exact denoiser: how close each comes, and the levels of a few steps.
 
@@ -577,7 +690,7 @@ def compare_exactly(
 
 
 def fitted_plan(
-    steps: int, source: Source, schedule: Schedule, seed: int, advance: Callable[[], None]
+    steps: int, source: Known, schedule: Schedule, seed: int, advance: Callable[[], None]
 ) -> Plan:
     """Levels and coefficients fitted by gradient: to the law, or to a few of many points."""
     target = source.target if source.is_law else Points(source.x[:FIT_SET])
@@ -588,7 +701,7 @@ def fitted_plan(
 
 
 def memorise(
-    source: Source,
+    source: Known,
     schedule: Schedule,
     training: Float64[Tensor, "k d"],
     fresh: Float64[Tensor, "m d"],
@@ -613,7 +726,7 @@ def memorise(
     # A schedule ends where its noise is small to the eye; neighbours in the set may be nearer.
     levels = _to_the_end(schedule, training)
 
-    def drawn(source: Source) -> Recalled:
+    def drawn(source: Known) -> Recalled:
         plan = make_plan(
             choose(PATH_SAMPLER, "all", levels),
             source,
@@ -626,7 +739,7 @@ def memorise(
 
     return Memorised(
         training,
-        drawn(Source(Points(training), training, False, None)),
+        drawn(Known(Points(training), training, False, None)),
         drawn(source) if source.is_law else None,
         recalled(fresh),
     )
@@ -643,27 +756,68 @@ def _to_the_end(schedule: Schedule, x_0: Float[Tensor, "k d"]) -> Schedule:
 
 
 def summary(found: Study) -> dict[str, Any]:
-    """The numbers of the study, as `summary.json` holds them; the files are added by the report."""
+    """The numbers of the study, as `summary.json` holds them; the files are added by the report.
+
+    `train`, `sample`, `metrics`, `decompose` and the first of `compared` are of one network and
+    one way to sample it, by steps fitted to it:
+
+    - `train`: its `seconds`, `steps`, `loss` (mean of the last 100 steps) and, where the law is
+      known, `optimum`, the least mean loss that any denoiser can have on fresh points at the levels
+      of training, and `excess_loss`, how far the network's is above it, as a share of it; `probed`
+      holds (step, excess loss, standard error) on the way, `excess` its levels.
+    - `sample`: `sampler`, `spacing`, `start`, `nfe`, `seconds` for a set, `fit_seconds`, `log_snr`.
+    - `metrics`: by name, what `evaluate.Measured` holds.
+    - `decompose`: what `Decomposition.to_dict` holds and `blame`; null where the law is not known.
+    - `claim`: what `Claim.to_dict` holds; null where it was not asked for.
+    """
     best = found.sampled[0]
+    plan, trained, parts = best.plan, found.trained, found.parts
+    excess = trained.excess
     return {
         "data": found.data.spec,
         "schedule": found.schedule.spec,
         "seed": found.seed,
         "standardised": found.standardiser and found.standardiser.to_dict(),
         "train": {
-            "seconds": found.trained.seconds,
-            "steps": len(found.trained.losses),
-            "loss": sum(found.trained.losses[-100:]) / len(found.trained.losses[-100:]),
+            "seconds": trained.seconds,
+            "steps": len(trained.losses),
+            "loss": trained.loss,
+            "excess_loss": excess and excess.share,
+            "optimum": excess and excess.weighted_optimum,
+            "probed": [list(probed) for probed in trained.probed],
+            "excess": excess and _plain(excess),
         },
-        "sample": {"sampler": best.sampler, "nfe": best.nfe, "seconds": best.seconds},
-        "metrics": {"sliced_w2": best.score._asdict()},
+        "sample": {
+            "sampler": best.sampler,
+            "spacing": plan.rule,
+            "start": plan.start_name,
+            "nfe": best.nfe,
+            "seconds": best.seconds,
+            "fit_seconds": plan.fit_seconds,
+            "log_snr": [v if v > -math.inf else None for v in plan.schedule.log_snr[1:].tolist()],
+        },
+        "metrics": found.metrics,
+        "decompose": parts and {**parts.to_dict(), "blame": parts.blame.name},
         "reference": "fresh points" if found.data.fresh else "the held-out half of the file",
         "compared": [
-            {"sampler": s.sampler, "nfe": s.nfe, "seconds": s.seconds, **s.score._asdict()}
+            {
+                "sampler": s.sampler,
+                "spacing": s.plan.rule,
+                "start": s.plan.start_name,
+                "nfe": s.nfe,
+                "seconds": s.seconds,
+                **s.score._asdict(),
+            }
             for s in found.sampled
         ],
         "exact": _exact_summary(found.exact),
+        "claim": found.claim and found.claim.to_dict(),
     }
+
+
+def _plain(excess: ExcessLoss) -> dict[str, Any]:
+    values = excess._asdict().items()
+    return {key: v.tolist() if isinstance(v, Tensor) else v for key, v in values}
 
 
 def _exact_summary(exact: Exact) -> dict[str, Any]:
