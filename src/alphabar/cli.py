@@ -310,7 +310,6 @@ def sample(
     ending = output.suffix.lower() if output else ""
     seed = run.seed
     from alphabar import draw
-    from alphabar.origin import FITTED
     from alphabar.trace import even_times
 
     use_one_thread()
@@ -330,7 +329,7 @@ def sample(
         named = _sampler_or_fitted(sampler, rule, fit_coefficients)
         choice = draw.choose(named, rule, noise, steps, nfe)
         draw.check_start(start, rule)
-    count = FITTED if choice is None else choice.steps
+    count = (choice or origin.own_choice).steps
     if ending == ".csv" and not points:
         raise ValueError(f"-o {output}: a table holds points, and {data} holds pictures; take .npy")
     if n is None:

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from alphabar.runs import Training
     from alphabar.targets import Target
 
-STEPS = 5000  # of training, if neither steps nor seconds are given
+# Of training, if neither steps nor seconds are given: one a point, as more would teach few points
+# by heart and many have little left to teach (docs/training.md).
+LEAST, MOST = 200, 5000
 LEVELS = 20  # at which the excess loss is measured while training
 DRAWS = 10
 
@@ -73,7 +75,10 @@ def train(
         Path | None, typer.Option("-o", metavar="RUN", help="The run's folder.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", parser=whole, metavar="N", help="Steps (5000).")
+        int | None,
+        typer.Option(
+            "--steps", parser=whole, metavar="N", help="Steps (one a point, 200 to 5000)."
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="S", help="In place of --steps: how long.")
@@ -210,9 +215,9 @@ def _begun(
         raise ValueError(
             "train needs DATA, such as swiss_roll or mine.csv; alphabar data lists them"
         )
-    if not given.keys() & {"steps", "seconds"}:
-        given["steps"] = STEPS
     loaded, standardiser = load_data(run, data, standardise)
+    if not given.keys() & {"steps", "seconds"}:
+        given["steps"] = min(max(LEAST, len(loaded)), MOST)
     if classes and loaded.labels is None:
         raise ValueError(f"--classes: {loaded.spec} has no labels; take gaussians or digits, say")
     is_file = loaded.fresh is None and loaded.kind == "points"

@@ -31,7 +31,9 @@ from alphabar.guidance import guided
 from alphabar.runs import RunFolder, open_run
 from alphabar.schedule import SCHEDULES, Schedule
 
-FITTED = 12  # calls that a run's own steps are fitted to
+FITTED = 12  # calls that a run's own steps are fitted to, of items of up to
+SMALL = 8  # numbers; beyond, where a gradient costs more and gains less,
+CURVED = 20  # calls whose levels are chosen by curvature
 SCHEDULE = "linear"  # what levels come from, unless something else is said
 
 
@@ -113,6 +115,13 @@ class Origin:
         known.fit(items[some].numpy(), data.hue[some].numpy())
         return known.predict(x.double().numpy()).clip(0, 1)  # type: ignore[no-untyped-call]
 
+    @property
+    def own_choice(self) -> Choice:
+        """A run's own steps: fitted by gradient, or where that takes minutes by curvature."""
+        if math.prod(self.source.shape) <= SMALL:
+            return choose(FREE, "fitted", self.schedule, FITTED)
+        return choose("dpmpp_2m", "curvature", self.schedule, CURVED)
+
     def plan(
         self, choice: Choice | None, schedule: Schedule, start: str, seed: int, bar: Bar
     ) -> Plan:
@@ -124,13 +133,13 @@ class Origin:
         if choice is not None:
             return make_plan(choice, self.source, schedule, start, seed, bar)
         assert self.run is not None
-        name = f"{FREE}-{FITTED}"
+        own = self.own_choice
+        name = f"{own.rule}-{own.steps}"
         kept = self.run.load_steps(name, self.step)
         if kept is not None:
             few, sampler = kept
-            return Plan(sampler, "fitted", few, self.source.law, self.source.gap(few[few.T]), None)
-        fitted = choose(FREE, "fitted", self.schedule, FITTED)
-        plan = make_plan(fitted, self.source, self.schedule, "auto", self.run.config.seed, bar)
+            return Plan(sampler, own.rule, few, self.source.law, self.source.gap(few[few.T]), None)
+        plan = make_plan(own, self.source, self.schedule, "auto", self.run.config.seed, bar)
         # A folder that cannot be written to can still be sampled from.
         with contextlib.suppress(OSError):
             self.run.save_steps(name, plan.schedule, plan.sampler, self.step)
