@@ -402,6 +402,7 @@ def test_a_run_of_a_file_is_held_against_the_other_half(run: Run, home: Path) ->
     assert (found["reference"], found["n"]) == ("the held-out half of the file", 60)
     assert found["standardised"]["mean"][0] == pytest.approx(1e3, rel=0.02)
     assert found["metrics"]["copies"]["value"] == 0
+    assert found["metrics"]["sliced_w2"]["ratio"] < 5
     compared = document(run("compare", "half", "--samplers", "ddim", "--nfe", "4", *way))
     assert compared["reference"] == "the held-out half of the file"
     result = run("decompose", "half", *way)

@@ -414,8 +414,7 @@ def test_a_file_is_split_and_scored_on_rows_never_trained_on(
     # The exact denoiser knows these rows alone, too.
     assert not found.exact.source.is_law
     assert torch.equal(found.exact.source.x, seen["used"])
-    # Ten draws that share no noise: their own distances all differ.
-    assert found.sampled[0].score.draws == 10
+    assert found.sampled[0].score.draws == 2
     assert found.metrics["sliced_w2"]["ratio"] == pytest.approx(found.sampled[0].score.ratio)
     # The law is not known: nothing can be held against it, and the page has no chapter on it.
     assert found.trained.excess is found.parts is None
@@ -581,9 +580,18 @@ def test_memorising_is_more_than_chance(p: float, more: bool) -> None:
 
 
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fitted to the exact denoiser, little else, and few steps are made."""
+    """Nothing is fitted to the exact denoiser, little else, and few steps are made.
+
+    In this process every call is checked, so calls are what takes long.
+    """
     quickened(monkeypatch.setattr)  # type: ignore[arg-type]
     monkeypatch.setattr("alphabar.fit.ROUNDS", 2)
+    monkeypatch.setattr("alphabar.fit.FINE", 20)
+    monkeypatch.setattr("alphabar.evaluate.TRUE_SETS", 3)
+    monkeypatch.setattr("alphabar.study.DRAWS", 2)
+    monkeypatch.setattr("alphabar.study.MANY", 8)
+    monkeypatch.setattr("alphabar.study.LONG", 40)
+    monkeypatch.setattr("alphabar.study.GRID", 11)
     monkeypatch.setattr("alphabar.study.PROBED", 8)
     monkeypatch.setattr("alphabar.study.FEWEST", ())
     monkeypatch.setattr("alphabar.study.CALLS", (8,))

@@ -276,6 +276,9 @@ class _Training:
         )
         self.average = AveragedModel(denoiser, multi_avg_fn=_average)
         self.average.eval()
+        # Its own `update_parameters` sorts the parameters anew: 2 % of a small net's step.
+        self._averages: list[Tensor] = list(self.average.module.parameters())
+        self._weights: list[Tensor] = list(denoiser.parameters())
         self.step, self.seconds, self.rate, self.first_loss = 0, 0.0, 0.0, 0.0
         denoiser.train()
 
@@ -307,7 +310,7 @@ class _Training:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.average.update_parameters(self.denoiser)
+        _average(self._averages, self._weights, self.step)
         self.step += 1
         return value
 
@@ -345,7 +348,6 @@ class _Training:
             self.generator.set_state(state["generator"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"this state is not of this training: {error}") from None
-        self.average.n_averaged.fill_(self.step)
         self.items.load(state)
         for name, parameter in self.denoiser.named_parameters():
             moments = part(f"optimizer.{name}")
@@ -371,7 +373,7 @@ class _Conditioned:
 
 @torch.no_grad()
 def _average(average: Tensors, current: Tensors, count: Tensor | int) -> None:
-    """θ̄ ← θ̄ + (1 − (1 − 1/k)^(γ+1))·(θ − θ̄)."""
+    """θ̄ ← θ̄ + (1 − (1 − 1/k)^(γ+1))·(θ − θ̄) with k = count + 1; the first θ is taken whole."""
     k = int(count) + 1
     torch._foreach_lerp_(average, current, 1 - (1 - 1 / k) ** (_SPAN + 1))
 
