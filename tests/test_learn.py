@@ -93,7 +93,7 @@ def test_train_json_is_the_contract(run: Run, quick: None, tmp_path: Path) -> No
         "config.json",
         "data.safetensors",
         "metrics.jsonl",
-        "steps-mixes-12.json",
+        "steps-fitted-12.json",
     }
     assert result.err == ""
 
@@ -264,7 +264,7 @@ def test_signals_keep_a_checkpoint(tmp_path: Path, number: int, code: int) -> No
 
 
 def test_a_run_draws_by_steps_of_its_own(run: Run, home: Path) -> None:
-    steps = home / "moons" / "steps-mixes-12.json"
+    steps = home / "moons" / "steps-fitted-12.json"
     first = document(run("sample", "moons", "-n", 50, "--seed", 3, "-o", "a.npy", "--json"))
     kept = json.loads(steps.read_text())
     assert (first["spacing"], first["nfe"], first["target"]) == ("fitted", 12, "network")
@@ -285,6 +285,23 @@ def test_a_run_draws_by_steps_of_its_own(run: Run, home: Path) -> None:
     np.testing.assert_array_equal(a, np.load("d.npy"))
 
 
+def test_large_items_have_steps_by_curvature(run: Run, home: Path) -> None:
+    found = document(run("sample", "digits", "-n", 3, "--json"))
+    assert (found["spacing"], found["nfe"], found["sampler"]) == ("curvature", 20, "dpmpp_2m")
+    assert (home / "digits" / "steps-curvature-20.json").exists()
+    assert document(run("sample", "digits", "-n", 3, "--json"))["fit_seconds"] is None
+
+
+def test_training_is_as_long_as_the_data_are_many(
+    run: Run, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alphabar.learn.LEAST", 10)
+    monkeypatch.setattr("alphabar.learn.MOST", 30)
+    for n, steps in ((4, 10), (22, 22), (400, 30)):
+        words = ["train", f"swiss_roll:n={n}", "-o", f"r{n}", "--batch", 8, "--seed", 1, "--json"]
+        assert document(run(*words))["steps"] == steps
+
+
 def test_a_folder_that_cannot_be_written_to_is_sampled_from(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +311,7 @@ def test_a_folder_that_cannot_be_written_to_is_sampled_from(
     monkeypatch.setattr("alphabar.runs.writing", refuse)
     found = document(run("sample", "moons", "-n", 5, "--json"))
     assert found["fit_seconds"] > 0
-    assert not (home / "moons" / "steps-mixes-12.json").exists()
+    assert not (home / "moons" / "steps-fitted-12.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -359,7 +376,7 @@ def test_files_of_samples(run: Run, home: Path, of: str, name: str) -> None:
     elif name == "s.npz":
         with np.load(name) as file:
             assert ("mean" in file.files) is (of == "half")
-            assert file["x"].shape[:2] == (13, 4)
+            assert file["x"].shape[:2] == (21 if of == "digits" else 13, 4)
     else:
         assert Path(name).stat().st_size > 2000
 
