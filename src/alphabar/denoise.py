@@ -344,8 +344,9 @@ class NetDenoiser(nn.Module):
         wide = torch.promote_types(x_t.dtype, self.mean.dtype)
         mean = self.mean.to(wide)
         centred = add(x_t.to(wide), -alpha, mean.expand_as(x_t))
-        # The network works in its own precision, what is around it in that of x_t.
-        seen = scale(inner, centred).to(self.mean.dtype)
+        # A network with weights works in their precision, what is around it in that of x_t.
+        weight = next(self.net.parameters(), None)
+        seen = scale(inner, centred).to(wide if weight is None else weight.dtype)
         given = () if cond is None else (cond,)
         answer = self.net(seen, self._label(level, seen), *given)
         mix = None

@@ -162,7 +162,7 @@ def test_korean_figures_are_korean():
     style = Style(lang="ko")
     assert style.lang == "ko"
     assert style.text("title", "data") == "데이터"
-    assert style.text("note", "smooth", n=7).count("7") == 1
+    assert style.text("panel", "samples", n=7).count("7") == 1
 
 
 def test_texts_are_folded_between_words_and_never_in_a_formula():
