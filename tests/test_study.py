@@ -23,11 +23,12 @@ from alphabar.decompose import Run as RunOf
 from alphabar.denoise import Moments, NetDenoiser
 from alphabar.draw import choose, make_plan, source_of
 from alphabar.evaluate import DEFAULT, METRICS, PAIRED
+from alphabar.figures import Style
 from alphabar.locale import LANGS, texts
 from alphabar.markup import fill, inline, math_svg, number_text, prose
 from alphabar.metrics import against_held_out
 from alphabar.nets import mlp
-from alphabar.report import _blame_texts, _page, _remembered, _sections, _table
+from alphabar.report import _blame_texts, _page, _plans, _remembered, _sections, _table
 from alphabar.schedule import SCHEDULES, Level
 from alphabar.study import (
     Exact,
@@ -248,6 +249,9 @@ def test_the_page_says_what_the_summary_says(which: str, request: pytest.Fixture
         rows = re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)
         return [[re.sub("<[^>]+>", "", c) for c in re.findall(r"<td.*?</td>", r)] for r in rows]
 
+    # Both are of one set of draws; the one in the data's units is scaled again.
+    first, again = summary["compared"][0], summary["metrics"]["sliced_w2"]
+    assert again["ratio"] == pytest.approx(first["ratio"], rel=1e-6)
     score = cells(chapter("score"))
     compared = [row for row in score if len(row) == 7 and row[0] in ("mixes", "ddim", "ddpm")]
     for row, said in zip((summary["compared"][i] for i in (0, 2, 3)), compared, strict=True):
@@ -277,15 +281,24 @@ def test_the_page_says_what_the_summary_says(which: str, request: pytest.Fixture
     for name, part in parts.items():
         written = float(said[names[name]].replace("−", "-"))
         assert written == pytest.approx(part["floors"], abs=0.006)
+    runs = summary["decompose"]["runs"]
+    assert [row[1:] for row in cells(chapter("blame"))[1:3]] == [
+        [f"{run['ratio']:.2f}" for run in two] for two in (runs[:2], runs[2:])
+    ]
+    assert re.findall(r"<th>(\d+) steps</th>", chapter("blame")) == ["12", "30"]
     learning = chapter("learning")
     assert f"<strong>{summary['train']['optimum']:.3f}</strong>" in learning
     assert f"<strong>{100 * summary['train']['excess_loss']:.3g}%</strong>" in learning
+    levels = {k: np.array(v) for k, v in summary["train"]["excess"].items()}
+    peak = levels["log_snr"][(levels["weight"] * levels["excess"]).argmax()]
+    assert f'aria-label="\\lambda = {peak:.1f}"'.replace("-", "−") in learning
+    assert f"= {np.exp(-peak / 2):.2g}" in learning
     answers = [verdict["answer"] for verdict in summary["claim"]["verdicts"]]
     assert {"holds", "does not hold"} <= set(answers)
     claimed = cells(chapter("claim"))[1:]
-    assert [row[-1] for row in claimed] == answers
+    assert [row[1] for row in claimed] == answers
     first = summary["claim"]["verdicts"][0]["pairs"][1]["factor"]
-    assert claimed[0][6] == "{mean:.2f} ({low:.2f}–{high:.2f})".format(**first)
+    assert claimed[0][7] == "{mean:.2f} ({low:.2f}–{high:.2f})".format(**first)
     lines = re.findall(
         r"<li>(.*?)</li>", text.partition('class="results"')[2].partition("</ul>")[0]
     )
@@ -370,8 +383,8 @@ def test_the_same_seed_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
     make_quick(monkeypatch)
 
     def run(seed: int) -> Study:
-        points = data.load("moons:n=300")
-        return work_through(points, None, schedule.linear(20, 0.01, 0.6), seed, 40, still)
+        points = data.load("gaussians:n=300")
+        return work_through(points, None, schedule.linear(20, 0.01, 0.6), seed, 20, still)
 
     one, again, other = run(5), run(5), run(6)
     for a, b in ((one, again), (one, other)):
@@ -488,7 +501,7 @@ def test_samples_of_the_network_start_where_the_schedule_ends(
 ) -> None:
     monkeypatch.setattr("alphabar.metrics.REFERENCE", 2000)
     make_quick(monkeypatch)
-    points = data.load("moons:n=200")
+    points = data.load("gaussians:n=200")
     found = work_through(points, None, SCHEDULES.parse(spec), 0, 20, still)
     assert [one.plan.rule for one in found.sampled] == rules
     assert {one.plan.start_name for one in found.sampled[-3:]} == {start}
@@ -502,8 +515,22 @@ def test_samples_of_the_network_start_where_the_schedule_ends(
     assert ("<code>mixes</code>" in page.partition('id="score"')[2]) is (rules[0] == "fitted")
     assert ('id="blame"' in page) is (rules[0] == "fitted")
     if spec == "linear":
+        drawn_as_found(found)
         evidence = made_claim(claim.Settings(), lambda: None)
         assert 'id="claim"' in pages(replace(found, claim=evidence), "ko")
+
+
+def drawn_as_found(found: Study) -> None:
+    """The figures of training hold the numbers that they should."""
+    plans, trained = _plans(found, Style()), found.trained
+    assert trained.excess is not None
+    above, below = plans["loss"]().axes
+    assert trained.excess.weighted_optimum in [line.get_ydata()[0] for line in above.get_lines()]
+    steps, shares = zip(*((p.step, p.share) for p in trained.probed), strict=True)
+    np.testing.assert_allclose(below.get_lines()[0].get_xydata().T, [steps, shares])
+    exact, net = plans["excess"]().axes[0].get_lines()
+    np.testing.assert_allclose(exact.get_ydata(), trained.excess.optimum)
+    np.testing.assert_allclose(net.get_ydata(), trained.excess.excess)
 
 
 def pages(found: Study, lang: str) -> str:
@@ -593,6 +620,7 @@ def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alphabar.study.LONG", 40)
     monkeypatch.setattr("alphabar.study.GRID", 11)
     monkeypatch.setattr("alphabar.study.PROBED", 8)
+    monkeypatch.setattr("alphabar.study.PROBES", 64)
     monkeypatch.setattr("alphabar.study.FEWEST", ())
     monkeypatch.setattr("alphabar.study.CALLS", (8,))
     monkeypatch.setattr("alphabar.study.RULED", (("ddim", "log_snr"), ("dpmpp_2m", "log_snr")))

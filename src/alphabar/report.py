@@ -50,7 +50,6 @@ from alphabar.schedule import Schedule
 from alphabar.study import (
     CALLS,
     FILM,
-    MANY,
     PATH_SAMPLER,
     SHOWN,
     Bar,
@@ -483,7 +482,6 @@ def _page(
         parts=found.parts,
         part_names=texts(lang, "figures")["part"],
         blame=found.parts and _blame_texts(found.parts),
-        many=MANY,
         claim=found.claim and _claim_texts(found.claim, lang),
         command=command,
         code=CODE,
@@ -543,7 +541,8 @@ def _blame_texts(parts: Decomposition) -> dict[str, str]:
     stands_out = error is not None and blame.square > 2 * error
     found = {
         "key": blame.name if stands_out else "none",
-        "few": str(parts.runs[0].nfe),
+        "few": str(parts.runs[0].steps),
+        "many": str(parts.runs[1].steps),
         "ratio": f"{parts.ratio:.2f}",
         "steady": f"{parts.steady_ratio:.2f}",
         "floors": f"{blame.floors:.2f}",
