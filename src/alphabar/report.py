@@ -24,6 +24,7 @@ from alphabar.claim import Claim, Interval
 from alphabar.decompose import Decomposition
 from alphabar.derivations import FORMULAS, derivations
 from alphabar.diagnosis import REACHES_NOISE, remedies, terminal
+from alphabar.excess import ExcessLoss
 from alphabar.figures import (
     Style,
     animation,
@@ -251,14 +252,7 @@ def _plans(found: Study, style: Style) -> dict[str, Callable[[], Figure]]:
     if (field := exact.field) is not None:
         plans["density-and-score"] = lambda: _density(field, style)
     if (excess := found.trained.excess) is not None:
-        plans["excess"] = lambda: excess_by_level(
-            excess.log_snr,
-            excess.excess,
-            excess.optimum,
-            excess.weight,
-            excess.excess_error,
-            style=style,
-        )
+        plans["excess"] = lambda: _levels(excess, style)
     if (parts := found.parts) is not None:
         plans["blame"] = lambda: error_parts(
             {str(part.name): (part.floors, part.floors_error) for part in parts.rows()},
@@ -277,6 +271,17 @@ def _training(trained: Trained, style: Style) -> Figure:
         torch.tensor(trained.losses),
         list(trained.probed),
         optimum=excess and excess.weighted_optimum,
+        style=style,
+    )
+
+
+def _levels(found: ExcessLoss, style: Style) -> Figure:
+    return excess_by_level(
+        found.log_snr,
+        found.excess,
+        found.optimum,
+        found.weight,
+        found.excess_error,
         style=style,
     )
 
@@ -516,7 +521,7 @@ def _excess_texts(trained: Trained) -> dict[str, str]:
         "share": _percent(excess.share),
         "error": f"{100 * excess.share_error:.2g}%",
         "loss": f"{trained.loss:.3f}",
-        "peak": f"{peak:.1f}".replace("-", "\N{MINUS SIGN}"),
+        "peak": f"{peak:.1f}",
         "noise": f"{math.exp(-peak / 2):.2g}",
     }
 

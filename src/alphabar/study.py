@@ -422,7 +422,7 @@ def train_denoiser(
             excess = probe(step.denoiser)
             probed.append(Probed(step.step, excess.share, excess.share_error))
         advance()
-    return Trained(step.denoiser, step.seconds, losses, probed, excess)
+    return Trained(step.denoiser.requires_grad_(False), step.seconds, losses, probed, excess)
 
 
 def loss_probe(law: Target, settings: Settings) -> Excess:
