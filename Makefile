@@ -27,6 +27,8 @@ bench: .venv/study
 	$(BIN)/python benchmarks/targets.py
 	$(BIN)/python benchmarks/samplers.py
 	$(BIN)/python benchmarks/fitted.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/mixture.py
 
 # What is too long for CI.
 prove: .venv/test
