@@ -166,7 +166,7 @@ def bare(denoiser: NetDenoiser, steps: int) -> float:
     settings = Settings()
     generator = torch.Generator().manual_seed(0)
     begin = time.perf_counter()
-    optimizer = torch.optim.AdamW(denoiser.parameters(), settings.peak_rate, fused=True)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), settings.rate, fused=True)
     average = copy.deepcopy(denoiser)
     kept, now = list(average.parameters()), list(denoiser.parameters())
     variance = denoiser.std.item() ** 2

@@ -12,6 +12,7 @@ from torch import Tensor
 from alphabar.compare import halves
 from alphabar.config import Config, Lessons, configure, lessons_of
 from alphabar.data import Data, Standardiser, load, points
+from alphabar.locale import LANGS, texts
 from alphabar.schedule import SCHEDULES
 from alphabar.train import Settings
 
@@ -101,7 +102,7 @@ def test_fresh_items_are_in_the_units_of_the_run() -> None:
 def test_the_settings_are_those_that_were_asked_for() -> None:
     config = configured(labelled(), schedule="linear:T=9", batch=3, rate=0.5, drop=0.0)
     settings = config.settings()
-    assert (settings.batch, settings.peak_rate, settings.drop) == (3, 0.5, 0.0)
+    assert (settings.batch, settings.rate, settings.drop) == (3, 0.5, 0.0)
     drawn = settings.levels.draw(9, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.level.log_snr, SCHEDULES.parse("linear:T=9").log_snr[1:])
     assert configured(labelled()).settings().levels.spec == Settings().levels.spec
@@ -141,7 +142,7 @@ def test_a_class_of_the_held_out_half_counts(tmp_path: Path) -> None:
         ({"levels": "normal:std=0"}, "std = 0"),
         ({"schedule": "liner"}, "did you mean linear"),
         ({"batch": 0}, "batch = 0"),
-        ({"rate": 0.0}, "peak_rate = 0"),
+        ({"rate": 0.0}, "rate = 0"),
         ({"drop": 1.5}, "drop = 1.5"),
         ({"objective": "hybrid"}, "hybrid"),  # no schedule, so no steps
         ({"schedule": "flow:T=20", "predicts": "eps"}, "alpha = 0"),  # at t = T alone
@@ -232,7 +233,7 @@ def test_items_and_conditions_do_not_stand_in_for_each_other() -> None:
         ({"steps": 6}, "steps = 6: this run was begun with 5"),
         ({"net": "mlp:width=9"}, "this run was begun with mlp:width=8"),
         ({"rate": 1e-3}, "rate = 0.001"),
-        ({"schedule": "linear"}, "begun with None"),
+        ({"schedule": "linear"}, "begun without schedule"),
     ],
 )
 def test_a_run_cannot_be_resumed_as_another(given: dict[str, object], says: str) -> None:
@@ -306,21 +307,25 @@ def test_a_checkpoint_belongs_to_all_but_the_place_of_the_data(key: str) -> None
 
 def test_remarks() -> None:
     assert Lessons(normal(500, 2).float()).remarks() == []
-    few = Lessons(normal(10, 2).float())
-    assert len(few.remarks()) == 1
-    assert few.remarks()[0].startswith("10 items to learn from: ")
+    assert Lessons(normal(10, 2).float()).remarks() == [("few_items", {"n": 10})]
     copies = Lessons(normal(60, 2).float().repeat(2, 1))
-    assert [said[:31] for said in copies.remarks()] == ["60 of 120 items are copies of o"]
+    assert copies.remarks() == [("many_copies", {"copies": 60, "n": 120})]
     cond = torch.zeros(500, dtype=torch.int64)
     cond[3], cond[4:9], cond[100:200] = 2, 3, 4
-    said = Lessons(normal(500, 2).float(), cond).remarks()
-    assert [s.partition(":")[0] for s in said] == [
-        "class 1 has no item to learn from",
-        "class 2 has 1 item to learn from",
-        "class 3 has 5 items to learn from",
+    assert Lessons(normal(500, 2).float(), cond).remarks() == [
+        ("empty_class", {"c": 1, "n": 0}),
+        ("rare_class", {"c": 2, "n": 1}),
+        ("rare_class", {"c": 3, "n": 5}),
     ]
-    assert "copies of it;" in said[1]
-    assert "copies of them;" in said[2]
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_remarks_can_be_said(lang: str) -> None:
+    cond = torch.tensor([0, 2] * 10)
+    few = Lessons(torch.ones(20, 2), cond).remarks()
+    said = [texts(lang, "cli")[remark.key].format(**remark.values) for remark in few]
+    assert len(said) == 3
+    assert "{" not in "".join(said)
 
 
 def test_fresh_items_are_not_those_that_samples_are_judged_by() -> None:

@@ -563,8 +563,11 @@ def test_the_document_of_fresh_data() -> None:
     assert document["metrics"]["nll"]["value"] == pytest.approx(
         document["metrics"]["nll"]["floor"], abs=0.3
     )
-    copy = evaluation([data.x], data, which=["copies"])
+    copy = evaluation([data.x], data, training=data.x, which=["copies"])
     assert copy["metrics"]["copies"]["value"] == 1
+    unknown = evaluation([data.x], data, which=["copies"])["metrics"]["copies"]
+    assert unknown["value"] is None
+    assert "not known" in unknown["reason"]
 
 
 def test_the_document_in_standardised_units() -> None:
@@ -587,7 +590,8 @@ def test_the_document_of_a_file(tmp_path: Path) -> None:
     data = sets.load(str(tmp_path / "points.npy"))
     parts = halves(data, 0)
     assert isinstance(parts, Halves)
-    kept = evaluation([data.x[parts.used]], data, None, parts)
+    used = data.x[parts.used]
+    kept = evaluation([used], data, None, parts, used)
     assert kept["reference"] == "the held-out half of the file"
     assert kept["metrics"]["copies"]["value"] == 1
     assert kept["metrics"]["nll"]["value"] is None

@@ -1,6 +1,7 @@
 """Commands of what is learned, as a person meets them: runs, their samples, and what is wrong."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -183,7 +184,7 @@ def test_few_and_copied_rows_are_remarked_on(run: Run, quick: None, tmp_path: Pa
     assert "2 items to learn from" in result.err
     assert run("sample", "s", "-n", 5).code == 0
     result = run("train", "gaussians:n=4,modes=4", "-o", "t", *TINY, "--classes")
-    assert "class 1 has 1 item to learn from" in result.err
+    assert "class 1 has only 1 to learn from" in result.err
 
 
 # --- stopped, and gone on with
@@ -490,6 +491,41 @@ def test_likelihood_of_a_run(run: Run, home: Path, monkeypatch: pytest.MonkeyPat
     assert (held["n"], held["entropy"], held["divergence"]) == (60, None, None)
 
 
+def test_bits_of_a_file_of_integers(
+    run: Run, quick: None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alphabar.nats.MOST", 50)
+    rows = torch.randint(0, 5, (300, 2), generator=torch.Generator().manual_seed(0))
+    Path("counts.csv").write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in rows.tolist()))
+    way = ["--schedule", "linear:T=40,end=0.5"]
+    assert run("train", "counts.csv", "-o", "c", *TINY, *way).code == 0
+    options = ["--metrics", "ks", "-n", 60, "--draws", 1, "--seed", 1, "--likelihood"]
+    found = document(run("evaluate", "c", *options, "--json"))["likelihood"]["bound"]
+    assert (found["integers"], found["variance"]) == ([0, 4], "posterior")
+    assert found["bits"] > math.log2(5) - 0.3  # of 20 steps of training, far above it
+    said = run("evaluate", "c", *options).out
+    assert f"integers from 0 to 4: the bound is of their probability, {found['bits']:.4f}" in said
+
+
+def test_the_variance_that_a_run_has_learned(run: Run, quick: None) -> None:
+    way = ["--objective", "hybrid", "--schedule", "linear:T=40,end=0.5"]
+    assert run("train", "moons:n=200", "-o", "h", *TINY, *way).code == 0
+    assert run("train", "moons:n=200", "-o", "p", *TINY).code == 0
+    options = ["-n", 30, "--spacing", "all", "--seed", 1, "--sampler"]
+    assert run("sample", "h", *options, "ddpm:variance=learned", "-o", "l.npy").code == 0
+    assert run("sample", "h", *options, "ddpm", "-o", "b.npy").code == 0
+    learned, posterior = np.load("l.npy"), np.load("b.npy")
+    assert learned.shape == (30, 2)
+    assert not np.array_equal(learned, posterior)
+    refused = run("sample", "p", *options, "ddpm:variance=learned", "-o", "x.npy")
+    assert (refused.code, refused.out) == (2, "")
+    assert "learns no variance" in refused.err
+    assert not Path("x.npy").exists()
+    refused = run("train", "moons", "-o", "n", *TINY, "--objective", "hybrid")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--schedule SPEC" in refused.err
+
+
 def test_a_denoiser_without_a_density_says_so(
     run: Run, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,7 +587,7 @@ BAD = [
     ("train -o full --resume", "holds no config.json"),
     ("train -o moons --resume --force", "give one of the two"),
     ("train -o moons --resume --steps 30", "begun with 20"),
-    ("train -o moons --resume --seconds 3", "begun with None"),
+    ("train -o moons --resume --seconds 3", "begun without seconds"),
     ("train -o moons --resume --seed 2", "begun with 1"),
     ("train -o moons --resume --net mlp:width=9", "goes on as it was begun"),
     ("train -o moons --resume --schedule cosine", "goes on as it was begun"),

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from alphabar import nats as module
+from alphabar.bound import Discretised, bound
 from alphabar.compare import halves
 from alphabar.data import Standardiser, load
 from alphabar.data.files import points
 from alphabar.denoise import Moments, NetDenoiser
 from alphabar.likelihood import log_likelihood
-from alphabar.nats import Mean, Nats, nats, true_points
+from alphabar.nats import Mean, Nats, integers_of, nats, true_points
 from alphabar.nets import NETS
 from alphabar.samplers import Normal
 from alphabar.schedule import SCHEDULES
@@ -60,7 +61,39 @@ def test_the_bound_is_in_the_units_of_the_data(x: Tensor) -> None:
     torch.testing.assert_close(scaled.terms[1:], own.terms[1:])
     found = asked(x, scaler)
     assert found.nll is not None
-    assert found.bound.total > found.nll.nats / 3
+    assert found.bound.standard_error is not None
+    assert found.bound.total > found.nll.nats / 3 - 3 * found.bound.standard_error
+
+
+def test_integers_are_found() -> None:
+    assert integers_of(torch.tensor([[3.0, -2.0], [0.0, 7.0]])) == (-2, 7)
+    assert integers_of(torch.tensor([[3.0, 2.5]])) is None
+    assert integers_of(torch.full((3, 2), 4.0)) is None
+    assert integers_of(torch.tensor([[0.0, 2.0**16]])) is None
+    assert integers_of(torch.tensor([[0.0, 2.0**16 - 1]])) == (0, 2**16 - 1)
+
+
+def test_bits_of_integers_do_not_depend_on_the_unit() -> None:
+    """A probability has no unit: columns scaled apart, or the integers as they are."""
+    x = torch.randint(0, 9, (60, 2), generator=torch.Generator().manual_seed(0)).double()
+    x[:, 1] *= 3
+    scaler = Standardiser.fit(x)
+    assert integers_of(x) == (0, 24)
+    z = scaler.apply(x)
+    found = nats(untrained(z), x, scaler, SCHEDULE, Normal.of(z), 0, None, (0, 24))
+    assert (found.integers, found.variance) == ((0, 24), "posterior")
+    low, high = (scaler.apply(torch.full((1, 2), end).double())[0] for end in (0, 24))
+    decoder = Discretised(25, low, high)
+    own = bound(untrained(z).double(), z, SCHEDULE, 0, "posterior", Normal.of(z), decoder)
+    assert found.bound.bits == pytest.approx(own.bits, rel=1e-12)
+    assert found.bound.bits == pytest.approx(found.bound.total / math.log(2))
+    assert found.bound.standard_error is not None
+    least, error = math.log2(9), found.bound.standard_error / math.log(2)
+    assert found.bound.total / math.log(2) > least - 4 * error
+    document = found.to_dict()["bound"]
+    assert (document["integers"], document["bits"]) == ([0, 24], found.bound.bits)
+    with pytest.raises(ValueError, match="bits per dimension are for integers alone"):
+        nats(untrained(z), x + 0.4, scaler, SCHEDULE, Normal.of(z), 0, None, (0, 24))
 
 
 def test_divergence_is_kl() -> None:
@@ -94,7 +127,7 @@ def test_json_has_items_and_dimensions(x: Tensor) -> None:
     total = parts["prior"] + parts["diffusion"] + parts["reconstruction"]
     assert total == pytest.approx(parts["total"])
     assert parts["terms"][0] == parts["reconstruction"]
-    assert (len(parts["terms"]), parts["variance"]) == (60, "posterior")
+    assert (len(parts["terms"]), parts["variance"]) == (60, "beta")
 
 
 def test_a_law_without_a_density_has_no_entropy() -> None:

@@ -175,8 +175,30 @@ def test_specs_round_trip(entry: Entry) -> None:
     assert again.spec == recipe.spec
     first, same = recipe.build((2,), 0).state_dict(), again.build((2,), 0).state_dict()
     assert all(torch.equal(v, same[k]) for k, v in first.items())
-    assert NETS.parse("mlp:width=7,depth=2").spec == "mlp:width=7,depth=2,features=16,scale=2.0"
-    assert mlp(width=7, depth=2).spec == "mlp:width=7,depth=2,features=16,scale=2.0"
+    assert NETS.parse("mlp:width=7,depth=2").spec == "mlp:width=7,depth=2,scale=2.0"
+    assert mlp(width=7, depth=2).spec == "mlp:width=7,depth=2,scale=2.0"
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "spec"),
+    [
+        ("mlp", (2,), "mlp:width=64,depth=3,features=16,scale=2.0"),
+        ("mlp", (8,), "mlp:width=64,depth=3,features=16,scale=2.0"),
+        ("mlp", (3, 3), "mlp:width=256,depth=3,features=0,scale=2.0"),
+        ("mlp", (65,), "mlp:width=512,depth=3,features=0,scale=2.0"),
+        ("mlp:width=9,depth=1", (2,), "mlp:width=9,depth=1,features=16,scale=2.0"),
+        ("mlp:features=4", (20,), "mlp:width=256,depth=3,features=4,scale=2.0"),
+        ("mlp:width=9,features=0", (20,), "mlp:width=9,depth=3,features=0,scale=2.0"),
+    ],
+)
+def test_what_the_size_of_an_item_decides(given: str, shape: tuple[int, ...], spec: str) -> None:
+    recipe = NETS.parse(given)
+    fitted = recipe.fitted(shape)
+    assert fitted.spec == spec
+    assert fitted.fitted((1,)).spec == spec
+    one, other = recipe.build(shape, 5).state_dict(), fitted.build(shape, 5).state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(v, other[k]) for k, v in one.items())
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -18,12 +18,12 @@ from alphabar.objectives import (
     Explicit,
     Objective,
     Weighted,
-    learned_log_variance,
 )
 from alphabar.predict import Kind
 from alphabar.schedule import Level, Schedule
 from alphabar.spec import Entry
 from alphabar.targets import Mixture
+from alphabar.variance import learned_log_variance
 
 TARGET = Mixture([0.3, 0.7], torch.tensor([[-1.0], [0.8]]), var=torch.tensor([0.1, 0.3]))
 # Two Gaussians in three dimensions, neither of them round.

@@ -1172,7 +1172,7 @@ def test_a_start_of_another_shape(start: Tensor | Normal) -> None:
         ("ddim:eta=-0.1", "eta = -0.1"),
         ("ddim:eta=1.1", "eta = 1.1"),
         ("ddim:eta=nan", "eta = nan"),
-        ("ddpm:variance=fixed", "variance = fixed: choose posterior or beta"),
+        ("ddpm:variance=fixed", "variance = fixed: choose posterior, beta, learned"),
         ("euler:churn=-1", "churn = -1"),
         ("heun:low=-1", "low = -1"),
         ("heun:high=-1", "high = -1"),

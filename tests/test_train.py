@@ -272,7 +272,7 @@ def test_the_average_counts_step_j_as_j_to_the_seventh() -> None:
     x_0 = points()
     denoiser = denoiser_of(x_0)
     past: list[Tensor] = []
-    settings = Settings(batch=16, peak_rate=0.05)
+    settings = Settings(batch=16, rate=0.05)
     for step in train(denoiser, Shuffled(x_0), 0, 30, settings=settings):
         past.append(weights(denoiser).double())
         K = step.step
@@ -289,7 +289,7 @@ def test_the_average_counts_step_j_as_j_to_the_seventh() -> None:
 
 def test_the_rate_rises_for_a_tenth_and_falls_along_a_cosine() -> None:
     x_0, peak = points(), 0.03
-    settings = Settings(batch=8, peak_rate=peak)
+    settings = Settings(batch=8, rate=peak)
     rates = np.array(
         [s.rate for s in train(denoiser_of(x_0), Shuffled(x_0), 0, 200, settings=settings)]
     )
@@ -308,7 +308,7 @@ def test_steps_are_adamw_in_numpy(decay: float) -> None:
     """Loshchilov & Hutter 2019, algorithm 2, from the gradients that each step leaves."""
     x_0 = points()
     denoiser = denoiser_of(x_0).double()
-    settings = Settings(batch=16, peak_rate=0.02, weight_decay=decay)
+    settings = Settings(batch=16, rate=0.02, weight_decay=decay)
     w = weights(denoiser).numpy()
     m, v = np.zeros_like(w), np.zeros_like(w)
     for step in train(denoiser, Shuffled(x_0.double()), 0, 12, settings=settings):
@@ -361,7 +361,7 @@ def test_seconds_are_those_of_training_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(module.time, "perf_counter", read)
     x_0, peak = points(), 0.03
-    settings = Settings(batch=4, peak_rate=peak)
+    settings = Settings(batch=4, rate=peak)
     seen: list[TrainStep] = []
     for step in train(denoiser_of(x_0), Shuffled(x_0), 0, seconds=10, settings=settings):
         seen.append(step)
@@ -394,8 +394,8 @@ def test_bounds_are_checked(given: dict[str, Any], says: str) -> None:
     ("given", "says"),
     [
         ({"batch": 0}, "batch = 0: it must be a whole number from 1"),
-        ({"peak_rate": 0.0}, "peak_rate = 0: it must be a rate > 0"),
-        ({"peak_rate": math.nan}, "peak_rate = nan"),
+        ({"rate": 0.0}, "rate = 0: it must be a rate > 0"),
+        ({"rate": math.nan}, "rate = nan"),
         ({"weight_decay": -0.1}, "weight_decay = -0.1"),
         ({"drop": 1.1}, "drop = 1.1: it must be a share from 0 to 1"),
     ],
@@ -418,7 +418,7 @@ def run(
 ) -> tuple[list[tuple[int, float, float]], list[State]]:
     """(step, loss, rate) of each step, and the state after it, without the clock."""
     denoiser, lines, states = denoiser_for(items), [], []
-    settings = Settings(batch=8, peak_rate=0.02, drop=0.4)
+    settings = Settings(batch=8, rate=0.02, drop=0.4)
     for step in train(denoiser, items, seed, steps, settings=settings, state=state):
         lines.append((step.step, step.loss, step.rate))
         states.append(step.state())
@@ -592,7 +592,7 @@ def test_training_finds_the_exact_denoiser_with_and_without_a_class() -> None:
     x_0, labels = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
     net = mlp(width=32, depth=2, features=4).build((1,), 0, classes=2)
     denoiser = NetDenoiser(net, Moments.of(x_0))
-    settings = Settings(levels=normal(0.0, 3.0), batch=128, peak_rate=2e-2, drop=0.3)
+    settings = Settings(levels=normal(0.0, 3.0), batch=128, rate=2e-2, drop=0.3)
     *_, last = train(denoiser, Shuffled(x_0, labels), 0, 400, settings=settings)
     s = S.log_snr(5, 4, -6)
     for t in range(1, 6):
@@ -676,7 +676,7 @@ def test_a_simple_objective_trains_a_network_that_predicts_the_noise() -> None:
     x_0 = points(200)
     net = mlp(width=16, depth=2, features=4).build((2,), 0)
     denoiser = NetDenoiser(net, Moments.of(x_0), "eps")
-    settings = Settings(simple(), of_schedule(S.linear(100)), batch=128, peak_rate=5e-3)
+    settings = Settings(simple(), of_schedule(S.linear(100)), batch=128, rate=5e-3)
     losses = [s.loss for s in train(denoiser, Shuffled(x_0), 0, 150, settings=settings)]
     assert losses[0] == pytest.approx(1, abs=0.4)
     assert np.mean(losses[-20:]) < 0.7

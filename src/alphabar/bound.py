@@ -28,9 +28,9 @@ from torch import Tensor
 from alphabar.checks import check_number, check_seed, check_whole
 from alphabar.forward import marginal
 from alphabar.noise import keyed_noise
-from alphabar.objectives import WithVariance, learned_log_variance
 from alphabar.samplers.base import Asked, Denoiser, Normal, eigen
 from alphabar.schedule import Level, Schedule
+from alphabar.variance import LearnedVariance, learned_log_variance
 
 Variance = Literal["posterior", "beta", "learned"]
 
@@ -52,7 +52,7 @@ class Bound(NamedTuple):
         return self.terms[0].item()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Discretised:
     """A decoder for data that are integers: each stands for the numbers nearer to it than others.
 
@@ -63,7 +63,8 @@ class Discretised:
 
     Args:
         count: how many integers there are; 256 for bytes.
-        low: what the lowest is in the units of x_0; −1 for Ho et al.'s pictures.
+        low: what the lowest is in the units of x_0; −1 for Ho et al.'s pictures. A tensor says it
+            for each number of an item, where they have units of their own.
         high: what the highest is; the others are evenly spaced between.
 
     Raises:
@@ -71,17 +72,19 @@ class Discretised:
     """
 
     count: int
-    low: float
-    high: float
+    low: float | Float64[Tensor, "..."]
+    high: float | Float64[Tensor, "..."]
 
     def __post_init__(self) -> None:
         check_whole("count", self.count, 2, 2**31)
-        check_number("low", self.low, -math.inf, math.inf, "a finite number")
-        if check_number("high", self.high, -math.inf, math.inf, "a finite number") <= self.low:
-            raise ValueError(
-                f"low = {self.low:g}, high = {self.high:g}: the highest integer must be above the "
-                "lowest"
-            )
+        low, high = (torch.as_tensor(v, dtype=torch.float64) for v in (self.low, self.high))
+        pairs = torch.stack([low.expand_as(low + high), high.expand_as(low + high)], -1)
+        for a, b in pairs.reshape(-1, 2).tolist():
+            check_number("low", a, -math.inf, math.inf, "a finite number")
+            if check_number("high", b, -math.inf, math.inf, "a finite number") <= a:
+                raise ValueError(
+                    f"low = {a:g}, high = {b:g}: the highest integer must be above the lowest"
+                )
 
     def log_prob(
         self,
@@ -94,18 +97,19 @@ class Discretised:
         Raises:
             ValueError: a number that is none of the integers.
         """
-        width = (self.high - self.low) / (self.count - 1)
-        index = ((x_0 - self.low) / width).round()
-        value = self.low + width * index
+        low, high = (torch.as_tensor(v).to(x_0).expand_as(x_0) for v in (self.low, self.high))
+        width = (high - low) / (self.count - 1)
+        index = ((x_0 - low) / width).round()
+        value = low + width * index
         # Up to a rounding to float32 of numbers of the size of the largest.
-        near = 1e-3 * width + 1e-6 * max(abs(self.low), abs(self.high))
-        wrong = ((x_0 - value).abs() > min(near, 0.1 * width)) | (index < 0)
-        wrong |= index >= self.count
+        near = torch.minimum(1e-3 * width + 1e-6 * low.abs().maximum(high.abs()), 0.1 * width)
+        wrong = ((x_0 - value).abs() > near) | (index < 0) | (index >= self.count)
         if wrong.any():
+            x, a, b, w = (v[wrong][0].item() for v in (x_0, low, high, width))
             raise ValueError(
-                f"x_0 holds {x_0[wrong][0]:.9g}, which is none of the {self.count} numbers from "
-                f"{self.low:g} to {self.high:g} in steps of {width:g}: bits per dimension are for "
-                "integers alone; without a decoder the bound is in nats, for any data"
+                f"x_0 holds {x:.9g}, which is none of the {self.count} numbers from {a:g} to "
+                f"{b:g} in steps of {w:g}: bits per dimension are for integers alone; without a "
+                "decoder the bound is in nats, for any data"
             )
         std = (log_var / 2).exp()
         upper = ((value + width / 2 - mean) / std).masked_fill(index == self.count - 1, math.inf)
@@ -237,45 +241,18 @@ def check_items(x_0: Float[Tensor, "n ..."], start: Normal | None) -> None:
         )
 
 
-class _Learned:
-    """A denoiser that is asked for its variances too, and what it last said of them."""
-
-    mix: Tensor
-
-    def __init__(self, denoiser: WithVariance) -> None:
-        self.denoiser = denoiser
-
-    def __call__(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
-        x_0_hat, mix = self.denoiser.with_variance(x_t, level)
-        if mix.shape != x_t.shape or not mix.isfinite().all():
-            raise ValueError(
-                f"with_variance returned a mix of shape {tuple(mix.shape)} for x of shape "
-                f"{tuple(x_t.shape)}, or one that is not finite: it must be one finite number for "
-                "each of x's"
-            )
-        self.mix = mix.double()
-        return x_0_hat
-
-
-def _learned(denoiser: Denoiser, variance: Variance) -> _Learned | None:
+def _learned(denoiser: Denoiser, variance: Variance) -> LearnedVariance | None:
     if variance not in get_args(Variance):
         raise ValueError(f"variance = {variance!r}: choose {', '.join(get_args(Variance))}")
-    if variance != "learned":
-        return None
-    if not isinstance(denoiser, WithVariance):
-        raise TypeError(
-            f"this {type(denoiser).__name__} has no with_variance: a learned variance needs a "
-            "denoiser that was trained for one; choose posterior or beta"
-        )
-    return _Learned(denoiser)
+    return LearnedVariance(denoiser) if variance == "learned" else None
 
 
 def _log_var(
-    s: Level, t: Level, variance: Variance, learned: _Learned | None
+    s: Level, t: Level, variance: Variance, learned: LearnedVariance | None
 ) -> Float64[Tensor, "..."]:
     """log v_t, one for all or one for each number; β̃ only where it is not 0."""
     if learned is not None:
-        return learned_log_variance(s, t, learned.mix)
+        return learned_log_variance(s, t, learned.mix.double())
     if variance == "posterior" and s.sigma > 0:
         return _log_posterior_var(s, t)
     return ((-t.log_snr).sigmoid() * _new(s, t)).log()

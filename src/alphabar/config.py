@@ -37,6 +37,13 @@ _LOOKED_AT = 100_000  # items in which copies are looked for
 _STREAMS, _BLOCKS = 3 * 2**30, 2**12
 
 
+class Remark(NamedTuple):
+    """What a person should know: the key of a sentence in `locale`, and what it speaks of."""
+
+    key: str
+    values: dict[str, int]
+
+
 class Lessons(NamedTuple):
     """What a denoiser learns from, in the units that it is diffused in."""
 
@@ -59,32 +66,20 @@ class Lessons(NamedTuple):
             return Shuffled(self.x_0, self.cond)
         return Streamed(self.fresh, _STREAMS + seed % (2**30 // _BLOCKS) * _BLOCKS)
 
-    def remarks(self) -> list[str]:
-        """What a person should know of these items before they train on them, a sentence each."""
+    def remarks(self) -> list[Remark]:
+        """What a person should know of these items before they train on them."""
         said, n = [], len(self.x_0)
         if self.fresh is None and n < _FEW:
-            said.append(
-                f"{n} items to learn from: a network soon knows so few by heart, and gives them "
-                "back; more data make new samples"
-            )
+            said.append(Remark("few_items", {"n": n}))
         looked_at = self.x_0[:_LOOKED_AT].flatten(1)
         copies = len(looked_at) - len(torch.unique(looked_at, dim=0))
         if self.fresh is None and copies > len(looked_at) / 100:
-            said.append(
-                f"{copies} of {len(looked_at)} items are copies of others: samples will crowd "
-                "there as the data do; remove the copies if they say nothing"
-            )
+            said.append(Remark("many_copies", {"copies": copies, "n": len(looked_at)}))
         if self.cond is not None and not self.cond.is_floating_point():
             counts = torch.bincount(self.cond[self.cond >= 0])
             for c in (counts < _RARE).nonzero().flatten().tolist()[:5]:
                 n = int(counts[c])
-                what = (
-                    "those of any class" if not n else "copies of " + ("it" if n == 1 else "them")
-                )
-                said.append(
-                    f"class {c} has {n or 'no'} item{'s' * (n > 1)} to learn from: samples of it "
-                    f"will be {what}; give more of them"
-                )
+                said.append(Remark("rare_class" if n else "empty_class", {"c": c, "n": n}))
         return said
 
 
@@ -218,17 +213,20 @@ class Config:
         Raises:
             ValueError: a value that differs.
         """
-        families = {"net": NETS, "objective": OBJECTIVES, "levels": LEVELS, "schedule": SCHEDULES}
+        families = {"objective": OBJECTIVES, "levels": LEVELS, "schedule": SCHEDULES}
         for key, value in given.items():
             if value is None:
                 continue
-            if key in families:
+            if key == "net":
+                value = NETS.parse(str(value)).fitted(self.shape).spec
+            elif key in families:
                 value = families[key].parse(str(value)).spec
             if value != getattr(self, key):
                 begun = getattr(self, key)
+                how = f"without {key}" if begun is None else f"with {begun}"
                 raise ValueError(
-                    f"{key} = {value}: this run was begun with {begun}, and a run that is resumed "
-                    f"goes on as it was begun; leave {key} out, or train another"
+                    f"{key} = {value}: this run was begun {how}, and a run that is resumed goes on "
+                    f"as it was begun; leave {key} out, or train another"
                 )
 
     def check_items(self, shape: tuple[int, ...], name: str) -> None:
@@ -324,11 +322,11 @@ def configure(
         numbers=0 if cond is None or by_class else cond.shape[1],
         schedule=None if schedule is None else SCHEDULES.parse(schedule).spec,
         levels=None if levels is None else LEVELS.parse(levels).spec,
-        net=NETS.parse(net).spec,
+        net=NETS.parse(net).fitted(tuple(lessons.x_0.shape[1:])).spec,
         predicts=predicts,
         objective=OBJECTIVES.parse(objective).spec,
         batch=default.batch if batch is None else batch,
-        rate=default.peak_rate if rate is None else rate,
+        rate=default.rate if rate is None else rate,
         weight_decay=default.weight_decay if weight_decay is None else weight_decay,
         drop=default.drop if drop is None else drop,
         steps=steps,

@@ -18,7 +18,7 @@ theirs.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -325,16 +325,9 @@ class NetDenoiser(nn.Module):
             )
         return x_0_hat, mix
 
-    def given(self, cond: Condition | int) -> Callable[[Tensor, Level], Tensor]:
+    def given(self, cond: Condition | int) -> "Given":
         """The denoiser of p(x_0 | condition): of one class for all items, or a condition each."""
-
-        def conditional(x_t: Tensor, level: Level) -> Tensor:
-            each = cond
-            if not isinstance(each, Tensor):
-                each = torch.full((len(x_t),), each, dtype=torch.int64, device=x_t.device)
-            return self(x_t, level, each)
-
-        return conditional
+        return Given(self, cond)
 
     def _both(
         self, x_t: Float[Tensor, "B ..."], level: Level, cond: Condition | None
@@ -370,6 +363,43 @@ class NetDenoiser(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._std = self.std.item()
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A trained denoiser, told what each item is to be.
+
+    Args:
+        denoiser: that is told it.
+        cond: a class for all items, or a condition each.
+    """
+
+    denoiser: NetDenoiser
+    cond: Condition | int
+
+    @property
+    def std(self) -> Tensor:
+        """Of the data."""
+        return self.denoiser.std
+
+    def __call__(self, x_t: Float[Tensor, "B ..."], level: Level) -> Float[Tensor, "B ..."]:
+        """E[x_0 | x_t, condition], as learned."""
+        return cast(Tensor, self.denoiser(x_t, level, self._each(x_t)))
+
+    def with_variance(
+        self, x_t: Float[Tensor, "B ..."], level: Level
+    ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."]]:
+        """As of the denoiser.
+
+        Raises:
+            TypeError: the network learns no variance.
+        """
+        return self.denoiser.with_variance(x_t, level, self._each(x_t))
+
+    def _each(self, x_t: Float[Tensor, "B ..."]) -> Condition:
+        if isinstance(self.cond, Tensor):
+            return self.cond
+        return torch.full((len(x_t),), self.cond, dtype=torch.int64, device=x_t.device)
 
 
 _LEAST, _MOST = math.exp(-10), math.exp(10)

@@ -410,6 +410,7 @@ def evaluation(
     data: Data,
     standardiser: Standardiser | None = None,
     parts: Halves | None = None,
+    training: Float[Tensor, "N d"] | None = None,
     which: Sequence[str] | None = None,
     seed: int = 0,
     advance: Advance = lambda: None,
@@ -417,14 +418,14 @@ def evaluation(
     """What samples are worth against a data set, as the command line's JSON has it.
 
     Distances are in standardised units where a standardiser is given, and `nll` is in the data's
-    own. Where points can be drawn afresh the training points are the data set's own; of a file they
-    are the half that was used, and not known where `parts` is None.
+    own.
 
     Args:
         draws: independent sets of samples, in the data's units.
         data: points.
         standardiser: applied to both, where given.
-        parts: which rows of a file were trained on; None for rows that are all truth.
+        parts: which rows of a file stand for the truth; None: all of them.
+        training: the points that the samples' maker has seen, in the data's units; None: not known.
         which: names in `METRICS`; None for the default ones.
         seed: see `evaluate`.
         advance: called `evaluation_length(which)` times at most.
@@ -436,21 +437,20 @@ def evaluation(
         raise ValueError(f"{data.spec} holds pictures: evaluate compares points; give data of them")
     names = chosen(which)
     scale = (lambda x: x) if standardiser is None else standardiser.apply
-    truth = scale(data.x)
-    fresh, training = data.fresh, None
+    fresh = data.fresh
     reference: Reference
     if fresh is not None:
-        reference, training = Fresh(lambda n, key: scale(fresh(n, key))), truth
+        reference = Fresh(lambda n, key: scale(fresh(n, key)))
     elif parts is not None:
-        training = truth[parts.used]
-        reference = HeldOut(training, truth[parts.held_out])
+        reference = HeldOut(scale(data.x[parts.used]), scale(data.x[parts.held_out]))
     else:
-        reference = Rows(truth)
+        reference = Rows(scale(data.x))
+    seen = None if training is None else scale(training)
     found = {}
     scaled = [name for name in names if name != "nll"]
     points = [scale(x.double()) for x in draws]
     if scaled:
-        found = evaluate(points, reference, training, None, scaled, seed, advance)
+        found = evaluate(points, reference, seen, None, scaled, seed, advance)
     if "nll" in names:
         law = None if data.target is None else data.target()
         found |= evaluate(draws, reference, None, law, ["nll"], seed, advance)

@@ -217,7 +217,7 @@ def _begun(
         )
     loaded, standardiser = load_data(run, data, standardise)
     if not given.keys() & {"steps", "seconds"}:
-        given["steps"] = min(max(LEAST, len(loaded)), MOST)
+        given["steps"] = MOST if given.get("stream") else min(max(LEAST, len(loaded)), MOST)
     if classes and loaded.labels is None:
         raise ValueError(f"--classes: {loaded.spec} has no labels; take gaussians or digits, say")
     is_file = loaded.fresh is None and loaded.kind == "points"
@@ -235,7 +235,7 @@ def _begun(
     if config.held_out:
         run.warn(run.text("held_out", n=len(loaded) - config.n, of=len(loaded)))
     for remark in lessons.remarks():
-        run.warn(remark)
+        run.warn(run.text(remark.key, **remark.values))
     return begin(output, config, lessons, run.force), config, loaded
 
 
@@ -354,6 +354,7 @@ def evaluate(
     use_one_thread()
     check_whole("--draws", draws, 1, 1000)
     from alphabar.evaluate import chosen, evaluation, evaluation_length
+    from alphabar.origin import training_of
 
     names = chosen(None if metrics is None else metrics.split())
     way = (sampler, steps, nfe, spacing)
@@ -362,6 +363,7 @@ def evaluate(
         if is_run(what):
             origin, choice = _chosen(what, *way)
             truth = _truth_of_run(run, origin, against, standardise)
+            seen = training_of(origin)
             sets, document = _samples(origin, choice, n, draws, truth, run.seed, bar)
             if likelihood:
                 document["likelihood"] = _likelihood(origin, truth, run.seed, bar)
@@ -372,9 +374,11 @@ def evaluate(
                     "for one; leave them out"
                 )
             truth, sets = _file(run, what, against, n, draws, standardise)
+            # Points that can be drawn afresh are known by their own set, which others train on too.
+            seen = None if truth.data.fresh is None else truth.data.x
             document = {"file": what}
         advance = bar("evaluating", evaluation_length(names))
-        document |= evaluation(sets, *truth, names, run.seed, advance)
+        document |= evaluation(sets, *truth, seen, names, run.seed, advance)
     _say_metrics(run, document)
     if output:
         with writing(output) as temporary:
@@ -435,7 +439,7 @@ def _refuse_pictures(name: str, kind: str) -> None:
 
 
 def _likelihood(origin: "Origin", truth: _Truth, seed: int, bar: Bar) -> dict[str, Any]:
-    from alphabar.nats import nats, true_points
+    from alphabar.nats import integers_of, nats, true_points
 
     assert origin.run is not None
     data, source, schedule = truth.data, origin.source, origin.schedule
@@ -447,6 +451,7 @@ def _likelihood(origin: "Origin", truth: _Truth, seed: int, bar: Bar) -> dict[st
         None if source.is_large else source.law,
         seed,
         None if data.target is None else data.target(),
+        integers_of(data.x) if data.fresh is None else None,
         bar("likelihood", 1 + schedule.T),
     )
     return found.to_dict()
@@ -485,6 +490,9 @@ def _say_nats(run: Run, found: dict[str, Any]) -> None:
         )
     run.say(table)
     run.say(run.text("nats_are", n=found["n"]))
+    if bound["bits"] is not None:
+        low, high = bound["integers"]
+        run.say(run.text("bits_are", bits=f"{bound['bits']:.4f}", low=low, high=high))
     if found["reason"]:
         run.warn(found["reason"].partition(";")[0])
 
@@ -640,7 +648,8 @@ def decompose(
 
 
 def _exact(run: Run, origin: "Origin", truth: _Truth) -> "tuple[Target, Tensor | None]":
-    """The exact target to hold the run against, and the points that it was trained on."""
+    """The exact target to hold the run against, and the points that the run has seen of it."""
+    from alphabar.origin import training_of
     from alphabar.targets import Points
 
     data, standardiser, parts = truth
@@ -651,8 +660,7 @@ def _exact(run: Run, origin: "Origin", truth: _Truth) -> "tuple[Target, Tensor |
                 f"{origin.run.path} was trained on standardised {data.spec}, whose law is known in "
                 "its own units alone: train without --standardise"
             )
-        stream = origin.run.config.stream
-        return data.target(), None if stream else data.x
+        return data.target(), training_of(origin)
     x = data.x if parts is None else data.x[parts.used]
     run.warn(run.text("against_items", n=len(x)))
     return Points(x if standardiser is None else standardiser.apply(x)), None

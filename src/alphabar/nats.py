@@ -5,8 +5,9 @@
 
 p̂ is the law that the probability flow of the denoiser draws from: `likelihood`. The variational
 bound by the ancestral steps of a schedule, `bound`, lies above the entropy too, though p̂ is not the
-law of those steps. Where p is known, H(p) and KL(p ‖ p̂) are measured on the same points: most of
-what their −log p happens to be is shared and cancels from the difference.
+law of those steps. Data that are integers have no density, and the bound is of their probability,
+by a discretised decoder: in bits. Where p is known, H(p) and KL(p ‖ p̂) are measured on the same
+points: most of what their −log p happens to be is shared and cancels from the difference.
 """
 
 import copy
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.bound import Bound, Variance, bound
+from alphabar.bound import Bound, Discretised, Variance, bound
 from alphabar.compare import Halves
 from alphabar.data import Data, Standardiser
 from alphabar.denoise import NetDenoiser
@@ -29,6 +30,7 @@ from alphabar.schedule import Level, Schedule
 from alphabar.targets import Target
 
 MOST = 1_000  # true points
+MOST_INTEGERS = 2**16  # beyond, a bin is so small that a density says the same
 EXACT = 32  # dimensions up to which the trace is summed exactly
 _STREAM = 15  # of `evaluate.Reference.sets`: no metric draws these points
 
@@ -63,7 +65,8 @@ class Nats(NamedTuple):
     reason: str | None  # says why
     trace: Trace
     nfe: int | None
-    bound: Bound  # nats a dimension
+    bound: Bound  # nats a dimension; of integers, of their probability
+    integers: tuple[int, int] | None  # the lowest and the highest, where the data are such
     schedule: Schedule
     variance: Variance
     entropy: Mean | None  # −log p of the same points; None where p is not known
@@ -91,6 +94,8 @@ class Nats(NamedTuple):
                 "reconstruction": found.reconstruction,
                 "total": found.total,
                 "standard_error": found.standard_error,
+                "bits": found.bits,
+                "integers": self.integers and list(self.integers),
                 "terms": found.terms.tolist(),
             },
             "entropy": shown(self.entropy),
@@ -113,6 +118,13 @@ def true_points(data: Data, parts: Halves | None, seed: int) -> Float64[Tensor, 
     return rows[order[:MOST]]
 
 
+def integers_of(x: Float[Tensor, "n d"]) -> tuple[int, int] | None:
+    """The lowest and the highest of data that are integers; None of others, and of one integer."""
+    low, high = x.min().item(), x.max().item()
+    whole = low < high and high - low < MOST_INTEGERS and torch.equal(x, x.round())
+    return (int(low), int(high)) if whole else None
+
+
 def nats(
     denoiser: NetDenoiser,
     x: Float64[Tensor, "n d"],
@@ -121,6 +133,7 @@ def nats(
     start: Normal | None,
     seed: int,
     target: Target | None = None,
+    integers: tuple[int, int] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Nats:
     """What true points cost by a trained denoiser.
@@ -133,21 +146,34 @@ def nats(
         start: the law of x_T, as of `samplers.sample`, in the denoiser's units.
         seed: determines the noise of the bound, and the probes of a trace in many dimensions.
         target: the law of the data in their own units, where it is known.
+        integers: the lowest and the highest, where the data are integers: `integers_of`.
         advance: called T + 1 times.
 
     Raises:
-        ValueError: a denoiser that returns what is not finite.
+        ValueError: a denoiser that returns what is not finite; points that are none of `integers`.
     """
     n, d = x.shape
-    z = x if standardiser is None else standardiser.apply(x)
+
+    def scaled(values: Tensor) -> Tensor:
+        return values if standardiser is None else standardiser.apply(values)
+
+    z = scaled(x)
     stretch = 0.0 if standardiser is None else standardiser.std.log().sum().item()
     wide = copy.deepcopy(denoiser).double()
-    variance: Variance = "learned" if denoiser.learns_variance else "posterior"
-    found = bound(wide, z, schedule, seed, variance, start, advance=advance)
-    found = found._replace(
-        terms=torch.cat([found.terms[:1] + stretch / d, found.terms[1:]]),
-        total=found.total + stretch / d,
-    )
+    # Integers are single points, for which β̃ is right, and data with a density are not.
+    variance: Variance = "beta" if integers is None else "posterior"
+    variance = "learned" if denoiser.learns_variance else variance
+    decoder = None
+    if integers is not None:
+        low, high = integers
+        ends = (scaled(torch.full((1, d), end, dtype=torch.float64))[0] for end in integers)
+        decoder = Discretised(high - low + 1, *ends)
+    found = bound(wide, z, schedule, seed, variance, start, decoder, advance=advance)
+    if decoder is None:  # a density depends on the unit, a probability does not
+        found = found._replace(
+            terms=torch.cat([found.terms[:1] + stretch / d, found.terms[1:]]),
+            total=found.total + stretch / d,
+        )
     each, reason, nfe = None, None, None
     trace: Trace = "exact" if d <= EXACT else "hutchinson"
     try:
@@ -165,6 +191,7 @@ def nats(
         trace,
         nfe,
         found,
+        integers,
         schedule,
         variance,
         None if own is None else Mean.of(own),

@@ -29,10 +29,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
+from typing import Literal, cast, get_args
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from alphabar.checks import check_number
@@ -43,6 +43,7 @@ from alphabar.samplers.base import Denoiser
 from alphabar.schedule import Level, align
 from alphabar.spec import Family, Named
 from alphabar.targets.base import Target
+from alphabar.variance import ReverseStep, WithVariance
 
 OBJECTIVES = Family("training objective")
 
@@ -218,7 +219,7 @@ class VLB(Objective):
     whose expectation is the bound's part between the ends of that density.
 
     Args:
-        variance: v of the schedule's steps: `posterior` (β̃) or `beta`.
+        variance: v of the schedule's steps: `beta`, or `posterior` (β̃).
     """
 
     variance: Variance
@@ -241,13 +242,13 @@ class VLB(Objective):
             weighted = Weighted(lambda snr: 0.5 * snr / density)
             return weighted(denoiser, x_0, drawn, eps, generator)
         before, T = _steps("vlb", drawn)
-        step = _Step.between(before, level)
+        step = ReverseStep.between(before, level)
         log_ratio = step.log_beta - step.log_floor
         if self.variance == "posterior":
             log_ratio = torch.where(step.is_last, log_ratio, 0.0)
         x_0_hat = denoiser(marginal(level, x_0).at(eps), level)
         squares = _squared(_error(x_0_hat, x_0))
-        return T * step.loss(align(log_ratio, squares), squares)
+        return T * _kl(step, before, align(log_ratio, squares), squares)
 
 
 @dataclass(frozen=True)
@@ -288,26 +289,16 @@ class Hybrid(Objective):
         before, T = _steps("hybrid", drawn)
         x_0_hat, mix = denoiser.with_variance(marginal(level, x_0).at(eps), level)
         error = _error(x_0_hat, x_0)
-        step = _Step.between(before, level)
-        bound = step.loss(step.log_ratio(mix), error.detach().square())
+        step = ReverseStep.between(before, level)
+        bound = _kl(step, before, step.log_ratio(mix), error.detach().square())
         return _weighed(level.snr, _squared(error)) + self.weight * T * _mean(bound)
 
 
-@runtime_checkable
-class WithVariance(Protocol):
-    """A denoiser that knows the variance of its steps."""
-
-    def with_variance(
-        self, x_t: Float[Tensor, "B ..."], level: Level
-    ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."]]:
-        """x̂_0, and the mix of `learned_log_variance`, both of x_t's shape."""
-
-
 @OBJECTIVES.entry()
-def vlb(variance: str = "posterior") -> VLB:
+def vlb(variance: str = "beta") -> VLB:
     """The variational bound in nats per number (Ho et al. 2020; Kingma et al. 2021).
 
-    With variance β̃ (`posterior`) or β (`beta`).
+    With variance β (`beta`) or β̃ (`posterior`) of the steps of a schedule; see `bound`.
     """
     return VLB(cast(Variance, _one_of("variance", variance, get_args(Variance))))
 
@@ -318,76 +309,25 @@ def hybrid(weight: float = 0.001) -> Hybrid:
     return Hybrid(check_number("weight", weight, 0, math.inf, "a weight ≥ 0, such as 0.001"))
 
 
-def learned_log_variance(
-    before: Level, level: Level, mix: Float[Tensor, "B ..."]
+def _kl(
+    step: ReverseStep,
+    before: Level,
+    log_ratio: Float[Tensor, "B ..."],
+    squares: Float[Tensor, "B ..."],
 ) -> Float[Tensor, "B ..."]:
-    """log of the variance of a reverse step t → s, for a network that mixes its two bounds.
+    """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) of each number, −log p(x_0 | x_t) at s = 0.
 
-        log v = m·log β + (1 − m)·log β̃,    m = (mix + 1)/2        Nichol & Dhariwal 2021, eq. (15)
-
-    β = (1 − e^(λ_t − λ_s))·(1 − ᾱ_t)·(α_s² + σ_s²) is right if data are N(0, I), and
-    β̃ = (1 − e^(λ_t − λ_s))·σ_s² if they are one point (Ho, Jain, Abbeel 2020, section 3.2). At
-    s = 0, where β̃ is 0, β/(2 − β) stands in for it, which is the next step's β̃ if that adds the
-    same β; the paper takes the next step's β̃ itself.
-
-    Args:
-        before: level s, one or one per item, in any scale: the variance is that of x_s.
-        level: level t, in the same scale.
-        mix: (B, …), the network's answer; ±1 are the bounds, and it is not confined to them.
-
-    Returns:
-        (B, …), natural logarithms of squared data units; in mix's dtype, float32 at the least.
-
-    Raises:
-        ValueError: t is not noisier than s; a wrong number of levels.
+    With r = log(v/β̃):  ½·(r + e^(−r) − 1 + gain²/v·(x̂_0 − x_0)²),    gain = α_s·(1 − e^(λ_t − λ_s))
+    At s = 0:           ½·(log(2π·v) + (x̂_0 − x_0)²/v)
     """
-    step = _Step.between(before, level)
-    return align(step.log_floor, mix) + step.log_ratio(mix)
-
-
-class _Step(NamedTuple):
-    """A reverse step t → s, p(x_s | x_t) = N(μ̃(x_t, x̂_0), v·I), with v = floor·ratio."""
-
-    log_gain: Float64[Tensor, "*B"]  # of what x̂_0 counts in μ̃
-    log_beta: Float64[Tensor, "*B"]
-    log_floor: Float64[Tensor, "*B"]  # log β̃, and what stands in for it at s = 0
-    is_last: Bool[Tensor, "*B"]  # s = 0
-
-    @classmethod
-    def between(cls, s: Level, t: Level) -> "_Step":
-        drop = t.log_snr - s.log_snr
-        if not (drop < 0).all():
-            raise ValueError(
-                "the step does not go back: level t must be noisier than the level s before it "
-                "(log_snr[t] < log_snr[s])"
-            )
-        new = -torch.expm1(drop)  # σ_ts²/σ_t², the share of x_t's noise that came after s
-        beta = (-t.log_snr).sigmoid() * new  # sigmoid(−λ) is 1 − ᾱ, without the cancellation
-        var_s = s.sigma.square()
-        floor = torch.where(var_s == 0, beta / (2 - beta) * s.alpha.square(), var_s * new)
-        log_beta = (beta * (s.alpha.square() + var_s)).log()
-        return cls((s.alpha * new).log(), log_beta, floor.log(), var_s == 0)
-
-    def log_ratio(self, mix: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-        """log(v/floor) of a learned variance."""
-        return align(self.log_beta - self.log_floor, mix) * ((_wide(mix) + 1) / 2)
-
-    def loss(
-        self, log_ratio: Float[Tensor, "B ..."], squares: Float[Tensor, "B ..."]
-    ) -> Float[Tensor, "B ..."]:
-        """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) of each number, −log p(x_0 | x_t) at s = 0.
-
-        With r = log(v/β̃):  ½·(r + e^(−r) − 1 + gain²/v·(x̂_0 − x_0)²)
-        At s = 0:           ½·(log(2π·v) + (x̂_0 − x_0)²/v)
-        """
-        spread = self.is_last.logical_not().double()
-        constant = torch.where(self.is_last, math.log(2 * math.pi) + self.log_floor, 0.0)
-        weight = (2 * self.log_gain - self.log_floor).exp()
-        return 0.5 * (
-            (log_ratio + align(constant, squares))
-            + align(spread, squares) * torch.expm1(-log_ratio)
-            + align(weight, squares) * (-log_ratio).exp() * squares
-        )
+    spread = step.is_last.logical_not().double()
+    constant = torch.where(step.is_last, math.log(2 * math.pi) + step.log_floor, 0.0)
+    weight = (2 * (before.alpha.log() + step.log_new) - step.log_floor).exp()
+    return 0.5 * (
+        (log_ratio + align(constant, squares))
+        + align(spread, squares) * torch.expm1(-log_ratio)
+        + align(weight, squares) * (-log_ratio).exp() * squares
+    )
 
 
 def _steps(name: str, drawn: Drawn) -> tuple[Level, int]:
@@ -395,7 +335,7 @@ def _steps(name: str, drawn: Drawn) -> tuple[Level, int]:
     if drawn.before is None or drawn.T is None:
         raise ValueError(
             f"{name} needs the step t → t − 1 that each level starts, and these levels belong to "
-            "no schedule: draw them with levels.of_schedule(schedule)"
+            "no schedule: draw them from one, with --schedule SPEC, or levels.of_schedule(schedule)"
         )
     return drawn.before, drawn.T
 

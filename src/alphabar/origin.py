@@ -187,6 +187,24 @@ def origin_of_run(path: str, label: int | None = None, guidance: float | None = 
     return Origin(*names, source, schedule, run, trained.step, trained.seconds)
 
 
+def training_of(origin: Origin) -> Tensor | None:
+    """The points that a run was trained on, in their own units; None where they cannot be had.
+
+    They cannot of a run that was trained on tensors or on fresh points all the time, and of data
+    that have changed or are gone.
+    """
+    assert origin.run is not None
+    config = origin.run.config
+    if config.stream:
+        return None
+    try:
+        data = origin.data
+    except (ValueError, OSError):
+        return None
+    parts = halves(data, config.seed) if config.held_out else None
+    return data.x if parts is None else data.x[parts.used]
+
+
 def truth_of(origin: Origin, seed: int) -> Halves | None:
     """The rows of a file that nothing was learned from, and the others; None where fresh ones are.
 

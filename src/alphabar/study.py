@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar import denoise
 from alphabar import schedule as schedules
 from alphabar.claim import Claim, run_claim
 from alphabar.claim import Settings as ClaimSettings
 from alphabar.compare import Halves, Row, evaluate, halves, yardstick_of
 from alphabar.data import Data, Standardiser
 from alphabar.decompose import Decomposition, Way, decompose, finely
-from alphabar.denoise import NetDenoiser
+from alphabar.denoise import Moments, NetDenoiser
 from alphabar.diagnosis import remedies
 from alphabar.draw import (
     FREE,
@@ -48,7 +47,7 @@ from alphabar.runs import is_logged
 from alphabar.samplers import SAMPLERS, Normal, sample
 from alphabar.schedule import SCHEDULES, Schedule, from_log_snr
 from alphabar.targets import Points, Target
-from alphabar.trace import Moments, Trace, even_times, ks_bound, ks_distance, trace
+from alphabar.trace import MomentsAt, Trace, even_times, ks_bound, ks_distance, trace
 from alphabar.train import Settings, Shuffled, train
 
 SHOWN = 10_000  # points in a picture, and in a set that is scored
@@ -102,7 +101,7 @@ class Chain:
 
     chain: Trace
     closed_form: Trace
-    moments: list[Moments]
+    moments: list[MomentsAt]
     # Largest distance between the distribution functions of a coordinate of x_T by the two ways,
     # and what it stays below in all but one of a million studies if both have the same law.
     distance: float
@@ -318,7 +317,8 @@ def study(
         sampled.append(found)
         best = best or [source.invert(x) for x in sets]
     advance = bar("evaluating", evaluation_length())
-    metrics = evaluation(best, data, standardiser, parts, None, seed, advance)
+    seen = data.x if parts is None else data.x[parts.used]
+    metrics = evaluation(best, data, standardiser, parts, seen, None, seed, advance)
     taken_apart = None
     if law is not None and _can_be_spaced(schedule):
         taken_apart = take_apart(
@@ -409,7 +409,7 @@ def train_denoiser(
         law: that the points were drawn from, if it is known: the excess loss is measured.
     """
     net = mlp().build(tuple(x_0.shape[1:]), seed)
-    denoiser = NetDenoiser(net, denoise.Moments.of(x_0))
+    denoiser = NetDenoiser(net, Moments.of(x_0))
     settings = Settings()
     probe = None if law is None else loss_probe(law, settings)
     advance = bar("training", steps)

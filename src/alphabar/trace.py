@@ -14,7 +14,7 @@ from alphabar.forward import marginal, standard_normal_like, walk
 from alphabar.schedule import Schedule
 
 
-class Moments(NamedTuple):
+class MomentsAt(NamedTuple):
     """Mean and variance of all numbers of all items at t: measured, and by the law."""
 
     t: int
@@ -44,7 +44,7 @@ class Trace:
         scaled = [x / factor[t] for t, x in zip(self.times, self.x, strict=True)]
         return Trace(self.schedule.to_vp(), self.times, scaled)
 
-    def moments(self, x_0: Float[Tensor, "N ..."]) -> list[Moments]:
+    def moments(self, x_0: Float[Tensor, "N ..."]) -> list[MomentsAt]:
         """Mean and variance of all the numbers at each t, and what the law says they should be.
 
         mean x_t = α_t·mean x_0,    var x_t = α_t²·var x_0 + σ_t²
@@ -57,7 +57,7 @@ class Trace:
             alpha, sigma = level.alpha.item(), level.sigma.item()
             measured = x_t.double()
             found.append(
-                Moments(
+                MomentsAt(
                     t,
                     level.alpha_bar.item(),
                     measured.mean().item(),

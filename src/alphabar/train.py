@@ -164,7 +164,7 @@ class Settings:
         objective: what is asked of the denoiser.
         levels: how noise levels are drawn.
         batch: items a step.
-        peak_rate: the highest learning rate.
+        rate: the highest learning rate.
         weight_decay: of AdamW.
         drop: how often an item's condition is withheld, so that the denoiser can do without it.
 
@@ -175,13 +175,13 @@ class Settings:
     objective: Objective = field(default_factory=edm)
     levels: Levels = field(default_factory=lambda: logistic(3.0, 1.6))
     batch: int = 1024
-    peak_rate: float = 6e-3
+    rate: float = 6e-3
     weight_decay: float = 0.0
     drop: float = 0.1
 
     def __post_init__(self) -> None:
         check_whole("batch", self.batch, 1, 10**9)
-        check_number("peak_rate", self.peak_rate, 0, 1000, "a rate > 0, such as 0.003", True)
+        check_number("rate", self.rate, 0, 1000, "a rate > 0, such as 0.003", True)
         check_number("weight_decay", self.weight_decay, 0, 1000, "a number ≥ 0, such as 0.01")
         check_number("drop", self.drop, 0, 1, "a share from 0 to 1, such as 0.1")
 
@@ -270,7 +270,7 @@ class _Training:
         self.generator = torch.Generator().manual_seed(seed % 2**63)
         self.optimizer = torch.optim.AdamW(
             denoiser.parameters(),
-            settings.peak_rate,
+            settings.rate,
             weight_decay=settings.weight_decay,
             fused=True,
         )
@@ -295,7 +295,7 @@ class _Training:
         asked: Callable[..., Tensor] = self.denoiser
         if cond is not None:
             dropped = torch.rand(len(x_0), generator=generator) < settings.drop
-            asked = _Conditioned(self.denoiser, without(cond, dropped.to(cond.device)))
+            asked = self.denoiser.given(without(cond, dropped.to(cond.device)))
         losses = settings.objective(asked, x_0, drawn, eps, generator)
         loss = losses.mean()
         value = loss.item()
@@ -305,7 +305,7 @@ class _Training:
         most = _EXPLODED * max(abs(self.first_loss), 1.0)
         if not (math.isfinite(value) and abs(value) <= most):
             raise Diverged(_diverged(value, losses, drawn.level, self.step + 1, settings))
-        self.rate = share * settings.peak_rate
+        self.rate = share * settings.rate
         self.optimizer.param_groups[0]["lr"] = self.rate
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -358,19 +358,6 @@ class _Training:
                 }
 
 
-class _Conditioned:
-    """A denoiser with a condition for each item; what else an objective asks of it stays there."""
-
-    def __init__(self, denoiser: NetDenoiser, cond: Condition) -> None:
-        self.std, self._denoiser, self._cond = denoiser.std, denoiser, cond
-
-    def __call__(self, x_t: Tensor, level: Level) -> Tensor:
-        return cast(Tensor, self._denoiser(x_t, level, self._cond))
-
-    def with_variance(self, x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        return self._denoiser.with_variance(x_t, level, self._cond)
-
-
 @torch.no_grad()
 def _average(average: Tensors, current: Tensors, count: Tensor | int) -> None:
     """θ̄ ← θ̄ + (1 − (1 − 1/k)^(γ+1))·(θ − θ̄) with k = count + 1; the first θ is taken whole."""
@@ -388,5 +375,5 @@ def _diverged(
     return (
         f"the loss is {value:g} at step {step}, and {losses[worst].item():g} for an item at "
         f"log-SNR {log_snr:.3g}: training stops here; lower the rate (it rises to "
-        f"{settings.peak_rate:g}), or look for huge numbers in the data"
+        f"{settings.rate:g}), or look for huge numbers in the data"
     )

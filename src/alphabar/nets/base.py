@@ -33,9 +33,22 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe(Named):
-    """Makes a network for a task; knows the spec that makes it again."""
+    """Makes a network for a task; knows the spec that makes it again.
+
+    Args:
+        make: the network for a task, with its first weights.
+        fit: the recipe for items of a shape, where some of it is chosen by that.
+    """
 
     make: Callable[[Task], nn.Module]
+    fit: Callable[[tuple[int, ...]], "Recipe"] | None = None
+
+    def fitted(self, shape: tuple[int, ...]) -> "Recipe":
+        """The recipe with nothing left to the shape of an item: its spec makes the same for ever.
+
+        What is chosen by the shape may be chosen otherwise one day; a run must not change then.
+        """
+        return self if self.fit is None else self.fit(shape)
 
     def build(
         self,

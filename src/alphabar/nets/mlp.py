@@ -11,6 +11,7 @@ another function of x.
 """
 
 import math
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -96,7 +97,9 @@ class MLP(nn.Module):
 
 
 @NETS.entry()
-def mlp(width: int | None = None, depth: int = 3, features: int = 16, scale: float = 2.0) -> Recipe:
+def mlp(
+    width: int | None = None, depth: int = 3, features: int | None = None, scale: float = 2.0
+) -> Recipe:
     """A multilayer perceptron with Fourier features.
 
     Args:
@@ -116,10 +119,18 @@ def mlp(width: int | None = None, depth: int = 3, features: int = 16, scale: flo
         features = check_whole("features", features, 0, 2**16)
     scale = check_number("scale", scale, 0, 1000, "a standard deviation from 0 to 1000, such as 2")
 
-    def make(task: Task) -> nn.Module:
-        d = math.prod(task.shape)
-        fitting = NARROW if d <= PLAIN else WIDE if d <= 64 else WIDEST
-        frequencies = (FREQUENCIES if d <= PLAIN else 0) if features is None else features
-        return MLP(task, width or fitting, depth, frequencies, scale)
+    if width is not None and features is not None:
+        return Recipe(partial(MLP, width=width, depth=depth, features=features, scale=scale))
 
-    return Recipe(make)
+    def fit(shape: tuple[int, ...]) -> Recipe:
+        d = math.prod(shape)
+        fitting = NARROW if d <= PLAIN else WIDE if d <= 64 else WIDEST
+        frequencies = FREQUENCIES if d <= PLAIN else 0
+        return mlp(
+            width=width or fitting,
+            depth=depth,
+            features=frequencies if features is None else features,
+            scale=scale,
+        )
+
+    return Recipe(lambda task: fit(task.shape).make(task), fit)
