@@ -45,7 +45,7 @@ from alphabar.samplers import (
 from alphabar.schedule import Level, Schedule, from_log_snr
 
 FINE = 200  # steps of the teacher
-ITEMS = 1024  # trajectories that are fitted to
+ITEMS = 512  # trajectories that are fitted to; twice as many fit no better
 ROUNDS = 250  # Adam's steps
 # A level matters where x̂_0 differs by this share of the data's spread from what needs no level:
 # from a Gaussian's denoiser at the noisy end, from where the item ends at the clean one.

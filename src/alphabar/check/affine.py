@@ -1,0 +1,206 @@
+"""What a function does to its inputs: a sum of them with coefficients, and noise.
+
+    f(u_1, …, u_k) = Σ a_i·u_i + c + b·z,    z ~ a law of mean 0 and variance 1
+
+Every step of a diffusion process, forward or back, is of this form at a fixed t, so that measuring
+it is measuring a few numbers, by least squares over many items. What torch draws at random is
+recorded and counts as an input: then b is as exact as a. Noise from elsewhere is left over, and its
+size and law are estimated, with their errors.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from scipy import stats  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_NORMAL = {"randn", "randn_like", "normal", "normal_"}
+_UNIFORM = {"rand", "rand_like", "uniform_"}
+# A residual of this share of the result is rounding in float32.
+_ROUNDING = 3e-5
+
+Law = Literal["none", "normal", "uniform", "other"]
+
+
+class Recorder(TorchFunctionMode):
+    """Keeps what torch draws at random, while it is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[tuple[Law, Tensor]] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function, and look at what it gave."""
+        result = function(*args, **(kwargs or {}))
+        name = getattr(function, "__name__", "")
+        law: Law | None = "normal" if name in _NORMAL else "uniform" if name in _UNIFORM else None
+        if law and isinstance(result, Tensor):
+            self.draws.append((law, result.detach().clone()))
+        return result
+
+
+class Value(NamedTuple):
+    """A number that was measured, and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The coefficients, at one t.
+
+    Args:
+        of: of each input.
+        constant: c.
+        noise: b, with the law of z scaled to variance 1.
+        law: of z.
+        exact: whether nothing was left over but rounding.
+        shares: whether items, or numbers of an item, had noise in common.
+        leans: the input on whose size that of the noise depends.
+        share_left: of the result's size, what no term explains, where all noise is known.
+    """
+
+    of: Mapping[str, Value]
+    constant: Value
+    noise: Value
+    law: Law
+    exact: bool
+    shares: str = ""
+    leans: str = ""
+    share_left: float = 0.0
+
+
+def measure(call: Callable[[], Tensor], inputs: Mapping[str, Float[Tensor, "n ..."]]) -> Affine:
+    """The coefficients of what `call` makes of these inputs; see `fit`."""
+    with Recorder() as recorder:
+        result = call()
+    return fit(result, inputs, recorder.draws)
+
+
+def fit(
+    result: Float[Tensor, "n ..."],
+    inputs: Mapping[str, Float[Tensor, "n ..."]],
+    draws: Sequence[tuple[Law, Tensor]],
+) -> Affine:
+    """The coefficients of a result in what it may depend on.
+
+    Args:
+        result: (n, …).
+        inputs: of the result's shape, linearly independent.
+        draws: what was drawn at random on the way, with its law.
+    """
+    result = result.detach().double().cpu().flatten(1)
+    names = list(inputs)
+    columns = [inputs[name].double().reshape(-1) for name in names]
+    drawn: list[tuple[Law, Tensor]] = []
+    for law, draw in draws:
+        shared = _spread(draw, result)
+        if shared is not None:
+            drawn.append((law, shared))
+    size = result.square().mean().sqrt().item()
+    full = [*columns, *(d.reshape(-1) for _, d in drawn)]
+    found, left = _least_squares(full, result)
+    if left <= _ROUNDING * size + 1e-12:
+        return _exact(names, found, drawn, size, left)
+    found, left = _least_squares(columns, result)
+    return _estimated(names, columns, found, result)
+
+
+def _spread(draw: Tensor, result: Tensor) -> Tensor | None:
+    """A draw in the result's shape; None of one that does not fit it."""
+    try:
+        return draw.double().cpu().flatten(1).expand_as(result)
+    except (RuntimeError, IndexError):
+        return None
+
+
+def _least_squares(columns: list[Tensor], result: Tensor) -> tuple[Float64[Tensor, " k"], float]:
+    """Coefficients of the columns and of 1, and the root mean square of what is left."""
+    matrix = torch.stack([*columns, torch.ones_like(columns[0])], 1)
+    # A draw may be a multiple of another: the shortest solution, by singular values.
+    found = torch.linalg.lstsq(matrix, result.reshape(-1, 1), driver="gelsd").solution[:, 0]
+    left = (matrix @ found - result.reshape(-1)).square().mean().sqrt().item()
+    return found, left
+
+
+def _exact(
+    names: list[str],
+    found: Float64[Tensor, " k"],
+    drawn: list[tuple[Law, Tensor]],
+    size: float,
+    left: float,
+) -> Affine:
+    error = max(left, 1e-7 * size)
+    values = {name: Value(found[i].item(), error) for i, name in enumerate(names)}
+    weights = found[len(names) : -1].tolist()
+    constant = found[-1].item()
+    variance, laws, shares = 0.0, set(), ""
+    for weight, (law, draw) in zip(weights, drawn, strict=True):
+        if abs(weight) <= 10 * error:
+            continue
+        constant += weight * (0.5 if law == "uniform" else 0.0)
+        variance += weight**2 * (1 / 12 if law == "uniform" else 1.0)
+        laws.add(law)
+        shares = shares or _shared(draw)
+    law = "none" if not laws else laws.pop() if len(laws) == 1 else "other"
+    sign = math.copysign(1.0, sum(weights)) if len(weights) == 1 else 1.0
+    noise = Value(sign * math.sqrt(variance), error)
+    return Affine(values, Value(constant, error), noise, law, True, shares)
+
+
+def _shared(noise: Float64[Tensor, "n d"]) -> str:
+    """Whether all items, or all numbers of an item, have the same noise."""
+    if len(noise) > 1 and (noise == noise[:1]).all():
+        return "all items"
+    if noise.shape[1] > 1 and (noise == noise[:, :1]).all():
+        return "all numbers of an item"
+    return ""
+
+
+def _estimated(
+    names: list[str],
+    columns: list[Tensor],
+    found: Float64[Tensor, " k"],
+    result: Float64[Tensor, "n d"],
+) -> Affine:
+    matrix = torch.stack([*columns, torch.ones_like(columns[0])], 1)
+    rest = result.reshape(-1) - matrix @ found
+    n, std = len(rest), rest.std().item()
+    errors = std * torch.linalg.inv(matrix.T @ matrix).diagonal().sqrt()
+    values = {name: Value(found[i].item(), errors[i].item()) for i, name in enumerate(names)}
+    z = (rest / std).numpy()
+    fourth = float((z**4).mean())
+    noise = Value(std, std * math.sqrt(max(fourth - 1, 0.1) / (4 * n)))
+    leans = ""
+    for name, column in zip(names, columns, strict=True):
+        r = float(np.corrcoef(z**2, column.abs().numpy())[0, 1])
+        if abs(r) > 7 / math.sqrt(n):
+            leans = name
+            break
+    spread = rest.view_as(result)
+    shares = ""
+    for axis, who in ((0, "all items"), (1, "all numbers of an item")):
+        along = spread.shape[axis]
+        if along > 1 and spread.mean(axis).var().item() > 0.5 * std**2:
+            shares = who
+    constant = Value(found[-1].item(), errors[-1].item())
+    return Affine(values, constant, noise, _law(z), False, shares, leans, 1.0)
+
+
+def _law(z: np.ndarray[Any, np.dtype[np.float64]]) -> Law:
+    """Normal or uniform, by Kolmogorov and Smirnov, at one false alarm in 10⁷."""
+    if stats.kstest(z, "norm").pvalue > 1e-7:
+        return "normal"
+    half = math.sqrt(3)
+    if stats.kstest(z, "uniform", args=(-half, 2 * half)).pvalue > 1e-7:
+        return "uniform"
+    return "other"

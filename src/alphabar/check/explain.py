@@ -1,0 +1,165 @@
+"""Which formulas explain what was measured: the law itself, another convention, or a bug."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from alphabar.check.formula import Edit, Formula, Process, edits
+
+# A standard normal number is further out than this once in 10⁹.
+_FAR = 6.1
+# Of numbers that the person's code works with.
+SINGLE, HALF = 2.0**-24, 2.0**-11
+
+
+class Convention(NamedTuple):
+    """One of the usual ways to be right; or to be wrong as a whole."""
+
+    name: str
+    formulas: Mapping[str, Formula]  # of each coefficient
+    is_usual: bool = True  # else it is `equivalent`
+    wrong: str = ""  # what is wrong with all of it, if it is
+
+
+class Series(NamedTuple):
+    """A coefficient, measured at each t."""
+
+    values: Float64[Tensor, " n"]
+    errors: Float64[Tensor, " n"]  # standard errors
+
+
+class Part(NamedTuple):
+    """What explains one coefficient."""
+
+    name: str
+    right: Formula
+    found: Edit | None  # None: the law
+    misfit: float  # largest relative deviation
+
+
+class Explanation(NamedTuple):
+    """What explains all coefficients together."""
+
+    convention: Convention
+    base: int  # what the person's code calls the first noisy level
+    parts: tuple[Part, ...]
+    cost: float
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.convention.wrong and not self.wrong
+
+    @property
+    def wrong(self) -> tuple[Part, ...]:
+        """The coefficients that are not what they should be."""
+        return tuple(part for part in self.parts if part.found is not None)
+
+
+def explain(
+    measured: Mapping[str, Series],
+    index: Int64[Tensor, " n"],
+    conventions: Sequence[Convention],
+    bases: Sequence[int],
+    process: Process,
+    eps: float = SINGLE,
+) -> list[Explanation]:
+    """All that explains every coefficient at every step, the least far-fetched first.
+
+    Args:
+        measured: each coefficient.
+        index: the person's number of each step.
+        conventions: ways to be right.
+        bases: what the first noisy level may be called, 0 or 1.
+        process: what the person has stated.
+        eps: rounding of the numbers that the person's code works with.
+    """
+    found = []
+    for convention in conventions:
+        for base in bases:
+            t = index + 1 - base
+            parts = []
+            for name, right in convention.formulas.items():
+                part = _best(name, right, measured[name], t, process, eps)
+                if part is None:
+                    break
+                parts.append(part)
+            else:
+                cost = sum(p.found.cost for p in parts if p.found is not None)
+                cost += 1.0 if convention.wrong else 0.0 if convention.is_usual else 0.1
+                found.append(Explanation(convention, base, tuple(parts), cost))
+    return sorted(found, key=lambda e: e.cost)
+
+
+def _best(
+    name: str,
+    right: Formula,
+    series: Series,
+    t: Int64[Tensor, " n"],
+    process: Process,
+    eps: float,
+) -> Part | None:
+    """The least change of the formula that fits; None if none does."""
+    for edit in (None, *_ordered(right)):
+        formula = right if edit is None else edit.formula
+        misfit = _misfit(formula, series, t, process, eps)
+        if misfit is not None:
+            return Part(name, right, edit, misfit)
+    return None
+
+
+@lru_cache(maxsize=256)
+def _ordered(right: Formula) -> tuple[Edit, ...]:
+    """One change, and two at once, the least far-fetched first."""
+    once: dict[Formula, tuple[float, Edit]] = {}
+    for edit in edits(right):
+        if edit.formula != right and edit.cost < once.get(edit.formula, (math.inf, edit))[0]:
+            once[edit.formula] = (edit.cost, edit)
+    twice: dict[Formula, tuple[float, Edit]] = {}
+    for _, first in once.values():
+        for second in edits(first.formula):
+            cost = first.cost + second.cost + 0.5
+            if second.formula == right or second.formula in once:
+                continue
+            if cost < twice.get(second.formula, (math.inf, second))[0]:
+                kind = f"{first.kind}; {second.kind}"
+                says = f"{first.says}, and {second.says}"
+                twice[second.formula] = (cost, Edit(second.formula, kind, says, cost))
+    return tuple(sorted((e for _, e in (*once.values(), *twice.values())), key=lambda e: e.cost))
+
+
+def _misfit(
+    formula: Formula, series: Series, t: Int64[Tensor, " n"], process: Process, eps: float
+) -> float | None:
+    """The largest relative deviation, if all are within what chance and rounding explain."""
+    predicted = formula.at(process, t)
+    apart = (series.values - predicted).abs()
+    rounded = rounding(formula, process, t, eps) * predicted.abs()
+    rounded = torch.where(predicted == 0, 0.0, rounded)
+    allowed = _FAR * series.errors + rounded + 200 * eps
+    if not (apart <= allowed).all():  # NaN fails too: a step that does not exist
+        return None
+    known = series.errors.isfinite() & (predicted != 0)
+    return (apart / predicted.abs())[known].max().item() if known.any() else 0.0
+
+
+def rounding(
+    formula: Formula, process: Process, t: Int64[Tensor, " n"], eps: float
+) -> Float64[Tensor, " n"]:
+    """How far, relatively, a value may be off in arithmetic of this precision.
+
+    ᾱ_t as a running product is off by about √t·eps, and so is 1 − ᾱ_t, which may be far smaller.
+    """
+    total = torch.full((len(t),), 30 * eps, dtype=torch.float64)
+    for base, power in formula.powers:
+        steps = (t + base.shift).clamp(0, process.T).double()
+        drift = 4 * eps * (1 + steps.sqrt())
+        if base.name in ("noise", "beta"):
+            drift = drift / process.log(base, t).exp().clamp(min=1e-300)
+        total = total + abs(power) * drift
+    return total

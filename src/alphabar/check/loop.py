@@ -1,0 +1,147 @@
+"""Checks of a whole sampling loop, by a model that knows the truth and keeps what it was asked.
+
+The model is told a true x_0 for every item, and answers at each call with what follows from it:
+the ε, v or x_0 that belongs to the x that it was handed and to the t that it was told. So x̂_0 is
+right in every call, no method has a discretisation error, and each step must lead from
+
+    x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε    to    √ᾱ_s·x_0 + k·ε + d·z,    k² + d² = 1 − ᾱ_s
+
+for the next t that it tells (DDPM's with variance β add a little more). That audits every pair of
+steps, and every ᾱ used.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alphabar.check.affine import Recorder, fit
+from alphabar.check.formula import Path, Process
+from alphabar.check.linear import Evidence, Role, finding, unchecked, weigh
+from alphabar.check.report import Finding
+from alphabar.check.stranger import CannotCheck, Stranger, question, seeded, ways
+
+ITEMS = 2048
+
+
+class Knowing(nn.Module):
+    """A model that knows x_0, and keeps every (x, t) that it is asked about."""
+
+    def __init__(self, x_0: Tensor, process: Process, predicts: str, base: int) -> None:
+        super().__init__()
+        self.x_0, self.process, self.predicts, self.base = x_0, process, predicts, base
+        self.asked: list[tuple[Tensor, Tensor, int]] = []  # x, its ε, the person's t
+        self.recorder: Recorder | None = None
+        self.drawn: list[int] = []  # how many draws there were before each question
+
+    def forward(self, *values: Any, **named: Any) -> Tensor:
+        """What follows from x_0."""
+        x, labels = question((*values, *named.values()), self.x_0.shape)
+        if (labels != labels[0]).any():
+            raise CannotCheck("the model was told different t for items of one step")
+        label = int(labels[0])
+        t = torch.tensor([label + 1 - self.base])
+        abar = self.process.alpha_bar(t).item()
+        a, b = abar**0.5, (1 - abar) ** 0.5
+        eps = (x - a * self.x_0) / b
+        self.asked.append((x.detach().clone(), eps.detach(), label))
+        self.drawn.append(len(self.recorder.draws) if self.recorder else 0)
+        return {"eps": eps, "x_0": self.x_0, "v": a * eps - b * self.x_0}[self.predicts].clone()
+
+
+def check_loop(
+    role: Role,
+    function: Callable[..., object],
+    process: Process,
+    predicts: str,
+    given: Mapping[str, object],
+) -> Finding:
+    """A sampling loop, step by step, against what each step must do."""
+    begin = time.perf_counter()
+    stranger = Stranger(function, given)
+    shape = (ITEMS, 3)
+    generator = torch.Generator().manual_seed(0)
+    x_0 = 1.6 * torch.rand(shape, generator=generator) - 0.8
+    model = Knowing(x_0, process, predicts, 0)
+    tried = {
+        "model": model,
+        "shape": shape,
+        "x_T": torch.randn(shape, generator=generator),
+        "n": ITEMS,
+    }
+    try:
+        with seeded(0):
+            way = next(ways(stranger, tried, ("model",), shape))
+    except CannotCheck as error:
+        return unchecked(stranger.name, role, str(error), begin)
+    # The first call has shown which numbers the person's steps have.
+    labels = [label for _, _, label in model.asked]
+    bases = (1,) if max(labels) == process.T else (0,) if {0, process.T - 1} & {*labels} else (0, 1)
+    found = []
+    for base in bases:
+        tried["model"] = model = Knowing(x_0, process, predicts, base)
+        with seeded(1), Recorder() as recorder:
+            model.recorder = recorder
+            end = way.call(stranger, tried)
+        found.append(_evidence(role, model, end, recorder, process, str(way)))
+    best, path = min(found, key=lambda pair: pair[0].cost)
+    return finding(stranger, role, best, path, begin)
+
+
+class Rule(NamedTuple):
+    """Where a loop takes its steps to go, and with which ᾱ."""
+
+    kind: str
+    words: str
+    t: list[int]
+    s: list[int]
+
+
+def _rules(t: list[int], T: int) -> Iterator[Rule]:
+    """From each t to the next that the model is told; and the ways to get that wrong."""
+    to = [*t[1:], 0]
+    yield Rule("", "", t, to)
+    yield Rule("end", "the last step leads to ᾱ_1 and not to ᾱ_0 = 1", t, [*t[1:], 1])
+    yield Rule("t-1", "each step leads to t − 1, whatever the next t is", t, [i - 1 for i in t])
+    even = max(1, T // len(t))
+    words = f"each step leads to t − {even} = t − T//N, whatever the next t is"
+    yield Rule("stride", words, t, [max(i - even, 0) for i in t])
+    for by in (1, -1):
+        late = [min(max(i + by, 1), T) for i in t]
+        words = f"the ᾱ of t {'+' if by > 0 else '−'} 1 is used where the model is told t"
+        yield Rule(f"index {by:+d}", words, late, to)
+        both = [*late[1:], 0]
+        yield Rule(f"all {by:+d}", words + ", and for the next t too", late, both)
+
+
+def _evidence(
+    role: Role, model: Knowing, end: Tensor, recorder: Recorder, process: Process, called: str
+) -> tuple[Evidence, Process]:
+    times = [label + 1 - model.base for _, _, label in model.asked]
+    results = [x for x, _, _ in model.asked[1:]] + [end]
+    drawn = [*model.drawn, len(recorder.draws)]
+    at = {
+        k + 1: fit(
+            result,
+            {"x_0": model.x_0, "ε": model.asked[k][1]},
+            recorder.draws[drawn[k] : drawn[k + 1]],
+        )
+        for k, result in enumerate(results)
+    }
+    found = []
+    for rule in _rules(times, process.T):
+        path = Path(process.beta, torch.tensor(rule.t), torch.tensor(rule.s))
+        if (path.t <= path.s).any():
+            continue
+        evidence = weigh(role, at, path, 1, called)
+        if rule.kind:
+            evidence = evidence._replace(others=(*evidence.others, (rule.kind, rule.words)))
+        found.append((evidence, path))
+    if not found:
+        words = "the model is told rising t: the loop goes from clean to noisy"
+        path = Path(process.beta, torch.tensor(times), torch.tensor(times) - 1)
+        evidence = weigh(role, at, path, 1, called)
+        return evidence._replace(others=(("rising t", words),)), path
+    return min(found, key=lambda pair: pair[0].cost)

@@ -1,0 +1,161 @@
+"""Checks of a training loss: what it asks of the model, of which x_t, and how much each t counts.
+
+A model that answers what it is told shows the loss as a function of its answer a. Where that is
+w·‖a − target‖², two gradients give both numbers exactly,
+
+    w = (g(a) − g(b))/(2·(a − b)),    target = a − g(a)/(2·w)
+
+for every number of every item. What the target is made of, and the x_t that the model was handed,
+are then measured like a step of the process.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alphabar.check.affine import Affine, Recorder, fit
+from alphabar.check.explain import Convention
+from alphabar.check.formula import Formula, Process
+from alphabar.check.linear import NOISE, Role, Supply, finding, unchecked, weigh
+from alphabar.check.report import Finding
+from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
+
+ITEMS, SHAPE, LABELS = 4096, (3,), 8
+F = Formula.of
+
+_NOISED = {"x_0": F(abar=0.5), NOISE: F(noise=0.5)}
+TARGETS = {
+    "eps": {"x_0": F(0.0), NOISE: F()},
+    "x_0": {"x_0": F(), NOISE: F(0.0)},
+    "v": {"x_0": F(-1.0, noise=0.5), NOISE: F(abar=0.5)},
+    "score": {"x_0": F(0.0), NOISE: F(-1.0, noise=-0.5)},
+    "flow": {"x_0": F(-1.0), NOISE: F()},
+}
+
+
+class Asking(nn.Module):
+    """A model that answers what it is told, and keeps what it was asked."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer.clone().requires_grad_()
+        self.asked: list[tuple[Any, ...]] = []
+
+    def forward(self, *values: Any, **named: Any) -> Tensor:
+        """The answer."""
+        self.asked.append((*values, *named.values()))
+        return self.answer * 1.0
+
+
+class Seen(NamedTuple):
+    """One call of a loss."""
+
+    x_t: Tensor
+    label: Tensor  # (n,)
+    gradient: Tensor
+    draws: list[Any]
+
+
+def _no_supply(*_: Any) -> Supply:
+    raise AssertionError("a loss is supplied by its own check")
+
+
+def role(predicts: str) -> Role:
+    """The loss of a model that predicts this."""
+    words = {"eps": "ε", "x_0": "x_0", "v": "√ᾱ_t·ε − √(1 − ᾱ_t)·x_0"}.get(predicts, predicts)
+    wrong = [
+        Convention(f"asks for {name}", formulas, wrong=f"asks for {name}")
+        for name, formulas in {**TARGETS, "x_t": _NOISED}.items()
+        if name != predicts
+    ]
+    return Role(
+        "loss",
+        f"w·‖model(x_t, t) − target‖² with x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε and target = {words}",
+        "target",
+        ("model", "x_0"),
+        None,
+        _no_supply,
+        (Convention(f"asks for {predicts}", TARGETS[predicts]), *wrong),
+        signed=True,
+    )
+
+
+def check_loss(
+    predicts: str,
+    function: Callable[..., object],
+    process: Process,
+    given: Mapping[str, object],
+) -> tuple[Finding, ...]:
+    """A loss: what it asks for, and of which x_t."""
+    begin, asks = time.perf_counter(), role(predicts)
+    stranger = Stranger(function, given)
+    generator = torch.Generator().manual_seed(0)
+    shape = (ITEMS, *SHAPE)
+    tried: dict[str, Any] = {
+        "model": Asking(torch.zeros(shape)),
+        "x_0": torch.randn(shape, generator=generator),
+        "t": torch.randint(1, max(2, process.T), (ITEMS,), generator=generator),
+        NOISE: torch.randn(shape, generator=generator),
+    }
+    try:
+        with seeded(0):
+            way = _way(stranger, tried)
+        answers = torch.randn((3, *shape), generator=generator)
+        seen = [_seen(stranger, way, {**tried, "model": Asking(a)}) for a in answers]
+        curvature = (seen[0].gradient - seen[1].gradient) / (answers[0] - answers[1])
+        predicted = seen[0].gradient + curvature * (answers[2] - answers[0])
+        apart = (predicted - seen[2].gradient).abs().mean()
+        if apart > 1e-3 * seen[2].gradient.abs().mean():
+            raise CannotCheck("the loss is no squared error of the model's answer; give that part")
+    except CannotCheck as error:
+        return (unchecked(stranger.name, asks, str(error), begin),)
+    target = answers[0] - seen[0].gradient / curvature
+    found = []
+    for base in (0, 1):
+        labels = _some(seen[0].label, process.T, base)
+        if not labels:
+            continue
+        at: dict[int, Affine] = {}
+        for i in labels:
+            rows = seen[0].label == i
+            terms = {"x_0": tried["x_0"][rows]}
+            draws = [(law, d[rows]) for law, d in seen[0].draws if d.shape == shape]
+            if NOISE in way.order:
+                terms[NOISE] = tried[NOISE][rows]
+            at[i] = fit(target[rows], terms, draws)
+        found.append(weigh(asks, at, process, base, str(way)))
+    best = min(found, key=lambda e: e.cost)
+    return (finding(stranger, asks, best, process, begin),)
+
+
+def _way(stranger: Stranger, tried: Mapping[str, Any]) -> Way:
+    error: CannotCheck | None = None
+    for shape in ((), (ITEMS,)):
+        try:
+            return next(ways(stranger, tried, ("model", "x_0"), shape))
+        except CannotCheck as refused:
+            error = error or refused
+    assert error is not None
+    raise error
+
+
+def _seen(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> Seen:
+    model = values["model"]
+    with seeded(7), Recorder() as recorder, torch.enable_grad():
+        loss = way.call(stranger, values, keep_graph=True)
+    if len(model.asked) != 1:
+        raise CannotCheck(f"the loss asks the model {len(model.asked)} times; it must ask once")
+    (gradient,) = torch.autograd.grad(loss.sum(), model.answer)
+    x_t, label = question(model.asked[0], values["x_0"].shape)
+    return Seen(x_t.detach(), label.detach(), gradient, recorder.draws)
+
+
+def _some(label: Tensor, T: int, base: int) -> list[int]:
+    """A few of the t that came up often enough, from the least to the most."""
+    values, counts = torch.unique(label, return_counts=True)
+    often = values[(counts >= 3) & (values + 1 - base >= 1) & (values + 1 - base <= T)]
+    places = torch.linspace(0, len(often) - 1, min(LABELS, len(often))).round().long()
+    return sorted({int(v) for v in often[places]}) if len(often) else []
