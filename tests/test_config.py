@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from torch import Tensor
 from alphabar.compare import halves
 from alphabar.config import Config, Lessons, configure, lessons_of
 from alphabar.data import Data, Standardiser, load, points
+from alphabar.denoise import Moments
 from alphabar.locale import LANGS, texts
 from alphabar.schedule import SCHEDULES
-from alphabar.train import Settings
+from alphabar.train import Settings, train
 
 TINY = "mlp:width=8,depth=1,features=2"
 
@@ -305,6 +307,11 @@ def test_a_checkpoint_belongs_to_all_but_the_place_of_the_data(key: str) -> None
 # --- what a person should know
 
 
+def test_items_that_agree_in_one_number_are_no_copies() -> None:
+    x = torch.stack([torch.zeros(500), torch.arange(500.0)], 1)
+    assert Lessons(x).remarks() == []
+
+
 def test_remarks() -> None:
     assert Lessons(normal(500, 2).float()).remarks() == []
     assert Lessons(normal(10, 2).float()).remarks() == [("few_items", {"n": 10})]
@@ -342,3 +349,45 @@ def test_fresh_items_are_not_those_that_samples_are_judged_by() -> None:
     assert max(asked) <= 2**32 - 3
     assert len(set(asked)) == 5  # 2⁶⁴ − 1 and 2¹⁸ − 1 agree in 18 bits
     assert min(b - a for a, b in zip(sorted(set(asked)), sorted(set(asked))[1:], strict=False)) > 99
+
+
+@pytest.mark.parametrize(
+    ("predicts", "objective"),
+    [
+        ("edm", "edm"),
+        ("eps", "simple"),
+        ("score", "simple"),
+        ("x_0", "x_0"),
+        ("v", "v"),
+        ("flow", "flow"),
+    ],
+)
+def test_the_objective_is_that_of_the_prediction(predicts: str, objective: str) -> None:
+    """Bounded at all levels that may be drawn, as another one need not be."""
+    data = load("moons:n=400")
+    config, lessons = configure(data, None, 0, steps=150, predicts=predicts, batch=256, net=TINY)
+    assert config.objective == objective
+    assert configure(data, None, 0, steps=1, predicts=predicts, objective="v")[0].objective == "v"
+    denoiser = config.build(Moments.of(lessons.x_0))
+    steps = train(denoiser, lessons.items(0), 0, 150, settings=config.settings())
+    losses = [step.loss for step in steps]
+    assert max(losses) < 2 * losses[0]
+    assert sum(losses[-20:]) / 20 < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        (torch.ones(30), r"conditions of torch.float32 and shape \(30,\)"),
+        (torch.ones(30, 1, dtype=torch.int64), r"conditions of torch.int64 and shape \(30, 1\)"),
+        (torch.full((30,), -1), "conditions from -1 to -1"),
+        (torch.arange(30) - 5, "conditions from -5 to 24"),
+        (torch.zeros(29, dtype=torch.int64), "29 conditions for 30 items"),
+    ],
+)
+def test_conditions_that_mean_nothing(
+    condition: Tensor, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=says):
+        configure(labelled(), None, 0, steps=1, condition=condition)

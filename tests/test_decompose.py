@@ -351,3 +351,24 @@ def test_the_reference_of_the_law_is_near_it() -> None:
     found = decomposing._truth(TRUTH, N)
     ratio = (found - quantiles).square().mean() / (one - quantiles).square().mean()
     assert ratio < 0.7
+
+
+def test_what_is_inherited_is_of_the_model_at_many_steps(yardstick: Yardstick) -> None:
+    """The set has a spread of 1.5 and the model of 1.25: half of it. Few steps shrink both."""
+    far = TRUTH.sample(20_000, torch.Generator().manual_seed(5))
+    far = 1.5 * (far - far.mean(0)) / far.std(0)
+    fine = finely(LEVELS, START, 40)
+    trained = gaussian([0.0, 0.0], 1.25)
+    found = decompose(trained, TRUTH, way(3), fine, yardstick, N, DRAWS, 4, far)
+    assert found.inherited is not None
+    assert found.inherited.share == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_rest_is_nobodys_fault(yardstick: Yardstick) -> None:
+    wide = Normal(torch.zeros(2), 100.0**2 * torch.eye(2))
+    found = decompose(TRUTH, TRUTH, way(100, wide), way(100, wide), yardstick, N, 2, 0)
+    assert found.rest.floors > 1
+    assert found.blame is None
+    better = decompose(TRUTH, TRUTH, way(100), way(100, wide), yardstick, N, 2, 0)
+    assert better.systematic.floors < -1
+    assert better.steady_ratio == 0

@@ -604,3 +604,17 @@ def test_pictures_are_refused() -> None:
     digits = sets.load("digits")
     with pytest.raises(ValueError, match="holds pictures"):
         evaluation([gaussian(9, 0)], digits)
+
+
+def test_a_negative_likelihood_stays_negative() -> None:
+    def fresh(n: int, seed: int) -> Tensor:
+        return 0.01 * gaussian(n, seed)
+
+    narrow = Mixture([1.0], torch.zeros(1, 2).double(), var=torch.tensor([1e-4]).double())
+    found = evaluate([fresh(1000, 8)], Fresh(fresh), None, narrow, ["nll"])["nll"]
+    entropy = 1 + math.log(2 * math.pi * 1e-4)
+    assert found.value == pytest.approx(entropy, abs=0.2)
+    assert found.floor == pytest.approx(entropy, abs=0.05)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high < 0

@@ -17,7 +17,7 @@ from alphabar.spec import Entry
 
 SHAPES = [(1,), (2,), (5,), (100,), (3, 4, 4)]
 TASKS = {"alone": {}, "classes": {"classes": 4}, "numbers": {"numbers": 3}, "two": {"outputs": 2}}
-SPECS = ["mlp", "mlp:width=16", "mlp:width=8,depth=1", "mlp:features=0", "mlp:scale=0.5"]
+SPECS = ["mlp", "mlp:width=16", "mlp:width=8,depth=1", "mlp:features=0", "mlp:gain=true"]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -182,13 +182,13 @@ def test_specs_round_trip(entry: Entry) -> None:
 @pytest.mark.parametrize(
     ("given", "shape", "spec"),
     [
-        ("mlp", (2,), "mlp:width=64,depth=3,features=16,scale=2.0"),
-        ("mlp", (8,), "mlp:width=64,depth=3,features=16,scale=2.0"),
-        ("mlp", (3, 3), "mlp:width=256,depth=3,features=0,scale=2.0"),
-        ("mlp", (65,), "mlp:width=512,depth=3,features=0,scale=2.0"),
-        ("mlp:width=9,depth=1", (2,), "mlp:width=9,depth=1,features=16,scale=2.0"),
-        ("mlp:features=4", (20,), "mlp:width=256,depth=3,features=4,scale=2.0"),
-        ("mlp:width=9,features=0", (20,), "mlp:width=9,depth=3,features=0,scale=2.0"),
+        ("mlp", (2,), "mlp:width=64,depth=3,features=16,scale=2.0,gain=false"),
+        ("mlp", (8,), "mlp:width=64,depth=3,features=16,scale=2.0,gain=false"),
+        ("mlp", (3, 3), "mlp:width=256,depth=3,features=0,scale=2.0,gain=false"),
+        ("mlp", (65,), "mlp:width=512,depth=3,features=0,scale=2.0,gain=true"),
+        ("mlp:width=9,depth=1", (2,), "mlp:width=9,depth=1,features=16,scale=2.0,gain=false"),
+        ("mlp:features=4", (20,), "mlp:width=256,depth=3,features=4,scale=2.0,gain=false"),
+        ("mlp:width=9,features=0", (20,), "mlp:width=9,depth=3,features=0,scale=2.0,gain=false"),
     ],
 )
 def test_what_the_size_of_an_item_decides(given: str, shape: tuple[int, ...], spec: str) -> None:
@@ -320,3 +320,25 @@ def test_features_are_sines_of_every_item() -> None:
     assert torch.equal(found[:, :2], v)
     torch.testing.assert_close(found[:, 2:5] ** 2 + found[:, 5:] ** 2, torch.ones(5, 3))
     assert not [name for name, _ in fourier.named_parameters()]  # fixed
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_gain_is_of_each_number_and_label(task: str) -> None:
+    """Without its last layer the network is a diagonal map of x, another for each label."""
+    net = awake(built("mlp:width=4,gain=true", (3,), task))
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.zero_()
+    x, label = normal(6, 3), normal(6, seed=1)
+    given = condition(task, 6)
+    answer = net(x, label, *given)
+    other = x.clone()
+    other[:, 1] *= 2
+    changed = net(other, label, *given) - answer
+    torch.testing.assert_close(changed[..., 1], answer[..., 1])
+    assert changed[..., [0, 2]].abs().max() == 0
+    gains = answer / (x[:, None] if task == "two" else x)
+    torch.testing.assert_close(net(3 * x, label, *given), 3 * answer)
+    assert gains.std(0).min() > 1e-3
+    if task == "two":
+        assert (gains[:, 0] - gains[:, 1]).abs().min() > 0

@@ -805,11 +805,6 @@ def test_an_answer_of_another_shape_is_not_stretched(name: str) -> None:
         loss(ALL[name], narrow, x_0, at(STEPS, [2, 3, 4]), eps)
 
 
-def test_explicit_needs_a_target() -> None:
-    with pytest.raises(TypeError, match="explicit score matching needs a target"):
-        Explicit()
-
-
 def test_steps_go_back() -> None:
     with pytest.raises(ValueError, match="level t must be noisier"):
         learned_log_variance(STEPS[3], STEPS[2], torch.zeros(1, 1))

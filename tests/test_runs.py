@@ -24,13 +24,14 @@ from torch import Tensor
 from alphabar import runs
 from alphabar.config import Config, Lessons, configure, lessons_of
 from alphabar.data import Data, Standardiser, load, points
+from alphabar.denoise import NetDenoiser
 from alphabar.excess import Excess, even_log_snr
 from alphabar.runs import Law, Progress, begin, is_logged, open_run, resume
 from alphabar.samplers import SAMPLERS, Sampler
 from alphabar.samplers.mixes import mixes
 from alphabar.schedule import SCHEDULES, Schedule, from_log_snr
 from alphabar.targets import target_of
-from alphabar.train import Diverged, train
+from alphabar.train import Diverged, TrainStep, train
 
 TINY = "mlp:width=8,depth=2,features=2"
 STEPS = 40
@@ -305,10 +306,14 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) ->
     advance(begin(path, *plain()), 9)
     (path / "checkpoint.safetensors").unlink()
     (path / ".tmpAbCdEf").write_bytes(b"half a checkpoint")
-    (path / ".x1y2.safetensors").write_bytes(b"")
+    (path / ".alphabar-x1y2.safetensors").write_bytes(b"")
+    for name in (".gitignore", ".notes", ".tmp-of-mine"):
+        (path / name).write_text("mine")
     with pytest.raises(ValueError, match=r"holds no checkpoint: .*go on with --resume"):
         open_run(path).denoiser()
     advance(resume(open_run(path), plain()[1]))
+    for name in (".gitignore", ".notes", ".tmp-of-mine"):
+        (path / name).unlink()  # they are still there
     assert Whole.of(path) == whole
     assert temporaries(path) == []
 
@@ -647,8 +652,28 @@ def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(OSError, match="could not be begun"), room_for(100):
         begin(tmp_path / "run", *plain())
-    assert {entry.name for entry in (tmp_path / "run").iterdir()} == {".lock"}
+    assert list((tmp_path / "run").iterdir()) == []
+    with pytest.raises(OSError, match="could not be begun"), room_for(0):
+        begin(tmp_path / "new", *plain())
+    assert not (tmp_path / "new").exists()
     advance(begin(tmp_path / "run", *plain()), 1)  # it can be tried again
+
+
+def test_a_run_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    whole = uninterrupted(tmp_path / "run")
+    before = {entry: entry.read_bytes() for entry in (tmp_path / "run").iterdir()}
+    with pytest.raises(OSError, match="could not be begun"), room_for(100):
+        begin(tmp_path / "run", *plain(), force=True)
+    assert Whole.of(tmp_path / "run") == whole
+    assert {entry: entry.read_bytes() for entry in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_folder_of_something_else_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        begin(tmp_path / "thesis", *plain())
+    assert [entry.name for entry in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
 def test_a_folder_that_may_not_be_written_to(
@@ -937,3 +962,28 @@ def test_conditions_of_numbers_are_kept_with_the_run(tmp_path: Path) -> None:
     advance(resume(run, lessons_of(run.config, data, given)))
     level = SCHEDULES.parse("linear:T=10")[5]
     assert run.denoiser().given(given)(lessons.x_0, level).isfinite().all()
+
+
+def test_the_last_step_is_kept_however_high_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "train", Poison(36, 30.0))
+    through(begin(tmp_path / "run", *plain()))
+    assert open_run(tmp_path / "run").metrics()[-1].loss > 100
+    assert open_run(tmp_path / "run").trained().step == STEPS
+
+
+def test_weights_on_their_way_up_are_not_the_last_good_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(denoiser: NetDenoiser, *args: Any) -> Iterator[TrainStep]:
+        for step in train(denoiser, *args):
+            yield step
+            if step.step in (10, 21):
+                with torch.no_grad():
+                    factor = 30 if step.step == 10 else math.nan
+                    denoiser.net.last.bias.mul_(factor).add_(30)
+
+    monkeypatch.setattr(runs, "train", spoilt)
+    with pytest.raises(Diverged, match="the weights of step 10 are kept"):
+        through(begin(tmp_path / "run", *plain()))

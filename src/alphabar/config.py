@@ -30,6 +30,8 @@ from alphabar.objectives import OBJECTIVES, Hybrid
 from alphabar.schedule import SCHEDULES, Level
 from alphabar.train import Items, Settings, Shuffled, Streamed
 
+# The objective that is the squared error of a prediction; a score is a multiple of ε.
+_OWN = {"x_0": "x_0", "eps": "simple", "score": "simple", "v": "v", "flow": "flow"}
 _FEW = 100  # items that are soon known by heart
 _RARE = 10  # items of a class
 _LOOKED_AT = 100_000  # items in which copies are looked for
@@ -270,7 +272,7 @@ def configure(
     seconds: float | None = None,
     net: str = "mlp",
     predicts: str = "edm",
-    objective: str = "edm",
+    objective: str | None = None,
     levels: str | None = None,
     schedule: str | None = None,
     batch: int | None = None,
@@ -289,7 +291,9 @@ def configure(
         seed: determines everything.
         steps: of training; or
         seconds: of training.
-        net, predicts, objective: specs, and a name of `denoise.PREDICTIONS`.
+        net, predicts: a spec, and a name of `denoise.PREDICTIONS`.
+        objective: a spec; None: the squared error of what is predicted, which is bounded at all
+            levels, as that of another prediction need not be.
         levels: spec of the density of noise levels; None: the schedule's levels if there is one,
             else the default of `train.Settings`.
         schedule: spec of a schedule to sample on, and to draw levels from if there is no density.
@@ -324,7 +328,7 @@ def configure(
         levels=None if levels is None else LEVELS.parse(levels).spec,
         net=NETS.parse(net).fitted(tuple(lessons.x_0.shape[1:])).spec,
         predicts=predicts,
-        objective=OBJECTIVES.parse(objective).spec,
+        objective=OBJECTIVES.parse(objective or _OWN.get(predicts, "edm")).spec,
         batch=default.batch if batch is None else batch,
         rate=default.rate if rate is None else rate,
         weight_decay=default.weight_decay if weight_decay is None else weight_decay,
@@ -384,8 +388,8 @@ def _lessons(
         )
     if stream and (held_out or condition is not None):
         raise ValueError("stream: fresh items have no held-out half and no conditions; give one")
-    if condition is not None and len(condition) != len(data):
-        raise ValueError(f"{len(condition)} conditions for {len(data)} items: give each its own")
+    if condition is not None:
+        _check_condition(condition, len(data))
     x, cond = data.x, condition
     if held_out:
         parts = halves(data, seed)
@@ -403,6 +407,18 @@ def _lessons(
     if cond is not None and cond.is_floating_point():
         cond = cond.float()
     return Lessons(x.float(), cond)
+
+
+def _check_condition(condition: Condition, n: int) -> None:
+    if len(condition) != n:
+        raise ValueError(f"{len(condition)} conditions for {n} items: give each its own")
+    rule = "give each item a class from 0 (int64), -1 for none, or a row of numbers, NaN for none"
+    if condition.ndim != (2 if condition.is_floating_point() else 1):
+        shape = tuple(condition.shape)
+        raise ValueError(f"conditions of {condition.dtype} and shape {shape}: {rule}")
+    if not condition.is_floating_point() and (condition.min() < -1 or condition.max() < 0):
+        least, most = int(condition.min()), int(condition.max())
+        raise ValueError(f"conditions from {least} to {most}: {rule}")
 
 
 def _check_scale(x: Tensor) -> None:
@@ -430,5 +446,7 @@ def _try_out(config: Config, lessons: Lessons) -> None:
         None if density is None else density[ends],
         T,
     )
-    x_0 = lessons.x_0[torch.tensor([0, len(lessons.x_0) - 1])]
-    settings.objective(denoiser, x_0, drawn, torch.zeros_like(x_0), generator)
+    both = torch.tensor([0, len(lessons.x_0) - 1])
+    x_0, cond = lessons.x_0[both], lessons.cond
+    asked = denoiser if cond is None else denoiser.given(cond[both])
+    settings.objective(asked, x_0, drawn, torch.zeros_like(x_0), generator)

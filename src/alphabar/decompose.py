@@ -167,9 +167,15 @@ class Decomposition:
         return math.sqrt(max(0.0, 1 + self.systematic.floors))
 
     @property
-    def blame(self) -> Part:
+    def largest(self) -> Part:
         """The largest of model, discretisation and interaction."""
         return max(self.parts[1:4], key=lambda part: part.square)
+
+    @property
+    def blame(self) -> Part | None:
+        """The largest, if it is above 0 by two standard errors or more; else chance is to blame."""
+        error = self.largest.standard_error
+        return self.largest if error is not None and self.largest.square > 2 * error else None
 
     def rows(self) -> list[Part]:
         """The table: the parts, and the total."""
@@ -183,6 +189,7 @@ class Decomposition:
             "floor": self.floor,
             "ratio": self.ratio,
             "steady_ratio": self.steady_ratio,
+            "blame": None if self.blame is None else self.blame.name,
             "runs": [run._asdict() for run in self.runs],
             "parts": [part._asdict() for part in self.rows()],
             "systematic": self.systematic._asdict(),

@@ -104,7 +104,9 @@ def train(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option("--objective", help="edm, simple, v, flow, min_snr, vlb, hybrid, … (edm)."),
+        typer.Option(
+            "--objective", help="edm, simple, v, min_snr, vlb, hybrid, … (as --predicts)."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", parser=whole, metavar="N", help="Items a step.")
@@ -640,7 +642,6 @@ def decompose(
         "levels": plan.schedule.spec,
         "target": "items" if isinstance(target, Points) else "law",
         **found.to_dict(),
-        "blame": found.blame.name,
         "excess": _excess_dict(excess),
     }
     _draw_parts(run, output, levels, found, excess, document)
@@ -677,7 +678,7 @@ def _say_parts(run: Run, found: "Decomposition") -> None:
             "parts_line",
             ratio=f"{found.ratio:.3f}",
             steady=f"{found.steady_ratio:.3f}",
-            blame=run.text(f"part_{found.blame.name}"),
+            blame=run.text("part_none" if found.blame is None else f"part_{found.blame.name}"),
         )
     )
     if found.inherited is not None:

@@ -135,8 +135,7 @@ class EDM(Objective):
                 f"edm takes std from the denoiser, and this {type(denoiser).__name__} has none: "
                 "give the data's standard deviation, as in edm:std=1"
             )
-        snr = drawn.level.snr
-        floor = torch.as_tensor(std, dtype=torch.float64, device=snr.device) ** -2
+        floor = float(std) ** -2
         return Weighted(lambda snr: snr + floor)(denoiser, x_0, drawn, eps, generator)
 
 
@@ -335,7 +334,8 @@ def _steps(name: str, drawn: Drawn) -> tuple[Level, int]:
     if drawn.before is None or drawn.T is None:
         raise ValueError(
             f"{name} needs the step t → t − 1 that each level starts, and these levels belong to "
-            "no schedule: draw them from one, with --schedule SPEC, or levels.of_schedule(schedule)"
+            "no schedule: draw them from one, with --schedule SPEC and no --levels, or "
+            "levels.of_schedule(schedule)"
         )
     return drawn.before, drawn.T
 
@@ -375,19 +375,9 @@ class Explicit(Objective):
 
     Args:
         target: whose score it is.
-
-    Raises:
-        TypeError: no target.
     """
 
-    target: Target | None = None
-
-    def __post_init__(self) -> None:
-        if self.target is None:
-            raise TypeError(
-                "explicit score matching needs a target, whose score is known: give one, as in "
-                "Explicit(Mixture(…)), or use denoising, which asks for the same in the mean"
-            )
+    target: Target
 
     def __call__(
         self,
@@ -402,7 +392,6 @@ class Explicit(Objective):
         Raises:
             ValueError: a level with σ = 0, where there is no score.
         """
-        assert self.target is not None
         x_t = marginal(drawn.level, x_0).at(eps)
         found = _scaled_score(denoiser, x_t, drawn.level)
         return _squared(found - align(drawn.level.sigma, x_t) * self.target.score(x_t, drawn.level))

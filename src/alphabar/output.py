@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TEMPORARY = ".alphabar-"  # what the name of a file on its way begins with
+
 
 def check_file(path: Path, endings: tuple[str, ...], force: bool) -> Path:
     """Refuse a path that could not or should not be written, before any work is done.
@@ -55,7 +57,7 @@ def writing(path: Path) -> Iterator[Path]:
     with writing(path) as temporary:
         figure.savefig(temporary)
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -74,7 +76,7 @@ def filling(folder: Path) -> Iterator[Path]:
     its parent is not.
     """
     home = folder if folder.is_dir() else folder.parent
-    temporary = Path(tempfile.mkdtemp(dir=home, prefix=".alphabar-"))
+    temporary = Path(tempfile.mkdtemp(dir=home, prefix=TEMPORARY))
     try:
         yield temporary
         if not folder.exists():

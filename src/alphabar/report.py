@@ -178,7 +178,7 @@ def result_lines(found: Study, lang: str) -> list[str]:
     if excess is not None and parts is not None:
         blame, names = _blame_texts(parts), texts(lang, "figures")["part"]
         key = "blame_none" if blame["key"] == "none" else "blame"
-        name = names[parts.blame.name]
+        name = names[parts.largest.name]
         values[key] = {**blame, "part": name, "excess": _percent(excess.share)}
     if found.claim is not None:
         values["claim"] = _counted(found.claim)
@@ -541,16 +541,14 @@ def _remembered(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _blame_texts(parts: Decomposition) -> dict[str, str]:
     """The largest part, whether it stands out from chance, and what the training set has to do."""
-    blame, inherited = parts.blame, parts.inherited
-    error = blame.standard_error
-    stands_out = error is not None and blame.square > 2 * error
+    largest, inherited = parts.largest, parts.inherited
     found = {
-        "key": blame.name if stands_out else "none",
+        "key": "none" if parts.blame is None else parts.blame.name,
         "few": str(parts.runs[0].steps),
         "many": str(parts.runs[1].steps),
         "ratio": f"{parts.ratio:.2f}",
         "steady": f"{parts.steady_ratio:.2f}",
-        "floors": f"{blame.floors:.2f}",
+        "floors": f"{largest.floors:.2f}",
         "total": f"{parts.total.floors:.2f}",
         "draws": str(parts.draws),
         "n": f"{parts.n:,}",

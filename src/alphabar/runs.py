@@ -2,7 +2,7 @@
 
     config.json              what determines the run, a line a key
     checkpoint.safetensors   weights, their average, the optimizer's moments, the randomness
-    metrics.jsonl            a line at steps 1, 2, 3, … 10, 11, 13, … : twenty a decade
+    metrics.jsonl            a line at steps 1, 2, 3, … 10, 12, 13, 15, … : twenty a decade at most
     data.safetensors         mean and covariance of the items, for a matched start
     steps-NAME.json          steps that were fitted to the denoiser of a checkpoint
     .lock                    held by the process that trains
@@ -44,7 +44,7 @@ from alphabar.config import Config, Lessons
 from alphabar.denoise import Moments, NetDenoiser
 from alphabar.draw import MAX_COV
 from alphabar.excess import ExcessLoss
-from alphabar.output import writing
+from alphabar.output import TEMPORARY, writing
 from alphabar.samplers import SAMPLERS, Normal, Sampler
 from alphabar.schedule import SCHEDULES, Schedule
 from alphabar.train import Diverged, State, TrainStep, train
@@ -52,7 +52,9 @@ from alphabar.train import Diverged, State, TrainStep, train
 FORMAT = 1  # of the folder; another number is another meaning of its files
 
 _CONFIG, _CHECKPOINT, _METRICS = "config.json", "checkpoint.safetensors", "metrics.jsonl"
-_DATA, _LOCK = "data.safetensors", ".lock"
+_DATA, _LOCK, _STEPS = "data.safetensors", ".lock", "steps-{}.json"
+# Files on their way: ours, and those that safetensors writes before it renames them.
+_ON_THEIR_WAY = re.compile(rf"{re.escape(TEMPORARY)}.*|\.tmp[0-9A-Za-z]{{6}}")
 
 _EVERY = 30.0  # seconds between checkpoints
 _A_DECADE = 20  # lines of metrics
@@ -211,7 +213,7 @@ class RunFolder:
     def _steps(self, name: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"steps {name!r}: name them with letters, digits, - and _ only")
-        return self.path / f"steps-{name}.json"
+        return self.path / _STEPS.format(name)
 
 
 def open_run(path: Path) -> RunFolder:
@@ -339,34 +341,35 @@ def begin(path: Path, config: Config, lessons: Lessons, force: bool = False) -> 
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first")
     is_new = not path.exists()
-    if is_new:
-        with _at_first(path):
-            path.mkdir()
+    if not (is_new or force or (path / _LOCK).exists()):
+        _check_empty(path)  # before anything is written there
     lock: _Lock | None = None
     try:
-        lock = _Lock(path)
-        if not force and any(entry.name != _LOCK for entry in path.iterdir()):
-            raise ValueError(
-                f"{path} is not empty: add --resume to go on with its run, --force to train anew "
-                "in its place, or name another folder"
-            )
-        for old in (_CONFIG, _CHECKPOINT, _METRICS, _DATA):
-            (path / old).unlink(missing_ok=True)
-        for steps in path.glob("steps-*.json"):
-            steps.unlink()
         with _at_first(path):
+            path.mkdir(exist_ok=True)
+            lock = _Lock(path)
+            if not force:
+                _check_empty(path)  # again: now nobody else begins a run here
+            # What was there goes when what replaces it is on the disk.
             _write_first(path, config, lessons)
+        for old in (path / _CHECKPOINT, path / _METRICS, *path.glob(_STEPS.format("*"))):
+            old.unlink(missing_ok=True)
     except BaseException:
-        if is_new and lock is not None:
-            for entry in path.iterdir():
-                entry.unlink()
         if lock is not None:
-            lock.release()
+            lock.remove()
         if is_new:
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
     return Training(RunFolder(path, config), lock, lessons, None)
+
+
+def _check_empty(path: Path) -> None:
+    if any(entry.name != _LOCK for entry in path.iterdir()):
+        raise ValueError(
+            f"{path} is not empty: add --resume to go on with its run, --force to train anew in "
+            "its place, or name another folder"
+        )
 
 
 def resume(run: RunFolder, lessons: Lessons) -> "Training":
@@ -386,10 +389,10 @@ def resume(run: RunFolder, lessons: Lessons) -> "Training":
         raise ValueError(f"{run.path} was trained on other items; make them with lessons_of")
     lock = _Lock(run.path)
     try:
-        for leftover in run.path.glob(".*"):
+        for entry in run.path.iterdir():
             # Of a process that was killed while it wrote; fitted steps may be on their way now.
-            if leftover.is_file() and leftover.name != _LOCK and leftover.suffix != ".json":
-                leftover.unlink()
+            if _ON_THEIR_WAY.fullmatch(entry.name) and entry.suffix != ".json":
+                entry.unlink()
         state: State | None = None
         if (run.path / _CHECKPOINT).exists():
             with _reading(run.path, run.config) as file:
@@ -563,6 +566,8 @@ def _at_first(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.strerror is None:
+            raise  # it is a sentence already
         raise OSError(
             f"{path}: the run could not be begun ({error.strerror}); make room there and allow it, "
             "or name another folder"
@@ -571,8 +576,7 @@ def _at_first(path: Path) -> Iterator[None]:
 
 def _write_first(path: Path, config: Config, lessons: Lessons) -> None:
     """What is written once. The config comes last: with it the folder is a run."""
-    law = Law.of(lessons.x_0)._asdict()
-    _write_tensors(path / _DATA, {k: v for k, v in law.items() if v is not None}, config)
+    law = {k: v for k, v in Law.of(lessons.x_0)._asdict().items() if v is not None}
     values = {
         "format": FORMAT,
         "alphabar": _version(),
@@ -580,20 +584,26 @@ def _write_first(path: Path, config: Config, lessons: Lessons) -> None:
         "threads": torch.get_num_threads(),
         **config.to_dict(),
     }
-    with writing(path / _CONFIG) as temporary:
-        temporary.write_text(_lines(values), encoding="utf-8")
-        _force_to_disk(temporary)
+    # Renamed from the inside out, once all is on the disk.
+    with writing(path / _CONFIG) as text, writing(path / _DATA) as data:
+        _save(data, law, config)
+        text.write_text(_lines(values), encoding="utf-8")
+        _force_to_disk(text)
 
 
 def _write_tensors(path: Path, tensors: State, config: Config) -> None:
-    whole = {key: value.contiguous() for key, value in tensors.items()}
     with writing(path) as temporary:
-        try:
-            save_file(whole, temporary, {"format": str(FORMAT), "config": config.digest})
-        except SafetensorError as error:
-            raise _os_error(error) from None
-        _force_to_disk(temporary)
+        _save(temporary, tensors, config)
     _force_to_disk(path.parent)
+
+
+def _save(path: Path, tensors: State, config: Config) -> None:
+    whole = {key: value.contiguous() for key, value in tensors.items()}
+    try:
+        save_file(whole, path, {"format": str(FORMAT), "config": config.digest})
+    except SafetensorError as error:
+        raise _os_error(error) from None
+    _force_to_disk(path)
 
 
 def _os_error(error: SafetensorError) -> OSError:
@@ -627,8 +637,10 @@ class _Lock:
     def __init__(self, folder: Path) -> None:
         import fcntl  # not on every system; who only samples needs none
 
+        self._path = folder / _LOCK
+        self._is_new = not self._path.exists()
         try:
-            self._file: IO[str] = (folder / _LOCK).open("a+", encoding="utf-8")
+            self._file: IO[str] = self._path.open("a+", encoding="utf-8")
         except OSError as error:
             raise OSError(f"{folder} cannot be written to ({error.strerror}); allow it") from None
         try:
@@ -640,13 +652,24 @@ class _Lock:
             raise BlockingIOError(
                 f"{folder} is being trained by process {holder}: wait until it is done, or stop it"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()}\n")
+            self._file.flush()
+        except OSError:
+            self.remove()
+            raise
 
     def release(self) -> None:
         """Let others have it."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
+            self._file.close()
+
+    def remove(self) -> None:
+        """Release it, and leave no file where there was none."""
+        if self._is_new:
+            self._path.unlink(missing_ok=True)
+        self.release()
 
 
 class _Held:

@@ -767,7 +767,7 @@ def summary(found: Study) -> dict[str, Any]:
       holds (step, excess loss, standard error) on the way, `excess` its levels.
     - `sample`: `sampler`, `spacing`, `start`, `nfe`, `seconds` for a set, `fit_seconds`, `log_snr`.
     - `metrics`: by name, what `evaluate.Measured` holds.
-    - `decompose`: what `Decomposition.to_dict` holds and `blame`; null where the law is not known.
+    - `decompose`: what `Decomposition.to_dict` holds; null where the law is not known.
     - `claim`: what `Claim.to_dict` holds; null where it was not asked for.
     """
     best = found.sampled[0]
@@ -797,7 +797,7 @@ def summary(found: Study) -> dict[str, Any]:
             "log_snr": [v if v > -math.inf else None for v in plan.schedule.log_snr[1:].tolist()],
         },
         "metrics": found.metrics,
-        "decompose": parts and {**parts.to_dict(), "blame": parts.blame.name},
+        "decompose": parts and parts.to_dict(),
         "reference": "fresh points" if found.data.fresh else "the held-out half of the file",
         "compared": [
             {

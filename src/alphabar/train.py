@@ -13,6 +13,7 @@ be (Karras et al. 2024, *Analyzing and Improving the Training Dynamics of Diffus
 3.1).
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +22,7 @@ from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor, nn
 
 from alphabar.checks import check_number, check_seed, check_whole
 from alphabar.condition import Condition, without
@@ -35,10 +35,7 @@ State = dict[str, Tensor]  # all that training needs to go on, as `safetensors` 
 
 _SPAN = 7.0  # γ: the average spans about the last tenth of the steps
 _WARM_UP = 0.1  # share of the training in which the rate rises
-_EXPLODED = 1e4  # times the first loss
-
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
+_EXPLODED = 1e4  # times the first loss, or times 1
 
 
 class Batch(NamedTuple):
@@ -187,7 +184,7 @@ class Settings:
 
 
 class TrainStep(NamedTuple):
-    """What one step of training leaves behind."""
+    """One step of training; `denoiser` and `state` are those of the latest step, not copies."""
 
     step: int  # 1, 2, …
     loss: float  # mean over the batch
@@ -231,7 +228,8 @@ def train(
 
     Raises:
         ValueError: neither steps nor seconds, or both; a state of another network.
-        Diverged: a loss that is not finite, or 10⁴ times the first; names the step and the level.
+        Diverged: a loss that is not finite, or above 10⁴ times the first (10⁴, if that is below
+            1); names the step and the level.
     """
     if (steps is None) == (seconds is None):
         raise ValueError(f"steps = {steps} and seconds = {seconds}: give one of the two")
@@ -274,17 +272,14 @@ class _Training:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.average = AveragedModel(denoiser, multi_avg_fn=_average)
-        self.average.eval()
-        # Its own `update_parameters` sorts the parameters anew: 2 % of a small net's step.
-        self._averages: list[Tensor] = list(self.average.module.parameters())
-        self._weights: list[Tensor] = list(denoiser.parameters())
+        # `swa_utils.AveragedModel` sorts all parameters anew in each update: 5 % of a small step.
+        self.averaged = copy.deepcopy(denoiser).eval()
+        self._pairs = [
+            [list(of(module)) for module in (self.averaged, denoiser)]
+            for of in (nn.Module.parameters, nn.Module.buffers)
+        ]
         self.step, self.seconds, self.rate, self.first_loss = 0, 0.0, 0.0, 0.0
         denoiser.train()
-
-    @property
-    def averaged(self) -> NetDenoiser:
-        return cast(NetDenoiser, self.average.module)
 
     def advance(self, share: float) -> float:
         """One step, with this share of the peak rate."""
@@ -310,9 +305,21 @@ class _Training:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        _average(self._averages, self._weights, self.step)
+        self._average()
         self.step += 1
         return value
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """θ̄ ← θ̄ + (1 − (1 − 1/k)^(γ+1))·(θ − θ̄); the first θ is taken whole.
+
+        Buffers, such as a running mean, are taken as they are.
+        """
+        (averages, weights), (copies, buffers) = self._pairs
+        k = self.step + 1
+        torch._foreach_lerp_(averages, weights, 1 - (1 - 1 / k) ** (_SPAN + 1))
+        if buffers:
+            torch._foreach_copy_(copies, buffers)
 
     def state(self) -> State:
         """Everything as of this step; the tensors are copies."""
@@ -322,7 +329,7 @@ class _Training:
             "generator": self.generator.get_state(),
             **self.items.state(),
         }
-        for prefix, module in (("weights", self.denoiser), ("average", self.average.module)):
+        for prefix, module in (("weights", self.denoiser), ("average", self.averaged)):
             tensors |= {f"{prefix}.{k}": v for k, v in module.state_dict().items()}
         for name, parameter in self.denoiser.named_parameters():
             moments = self.optimizer.state.get(parameter, {})
@@ -342,27 +349,19 @@ class _Training:
 
         try:
             self.denoiser.load_state_dict(part("weights"))
-            self.average.module.load_state_dict(part("average"))
+            self.averaged.load_state_dict(part("average"))
             self.step = int(state["step"])
             self.seconds, self.first_loss = state["seconds"].tolist()
             self.generator.set_state(state["generator"])
-        except (KeyError, RuntimeError) as error:
+            self.items.load(state)
+        except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"this state is not of this training: {error}") from None
-        self.items.load(state)
         for name, parameter in self.denoiser.named_parameters():
             moments = part(f"optimizer.{name}")
             if moments:
                 self.optimizer.state[parameter] = {
-                    k: v.clone() if k == "step" else v.clone().to(parameter.device)
-                    for k, v in moments.items()
+                    k: v.clone().to(parameter.device) for k, v in moments.items()
                 }
-
-
-@torch.no_grad()
-def _average(average: Tensors, current: Tensors, count: Tensor | int) -> None:
-    """θ̄ ← θ̄ + (1 − (1 − 1/k)^(γ+1))·(θ − θ̄) with k = count + 1; the first θ is taken whole."""
-    k = int(count) + 1
-    torch._foreach_lerp_(average, current, 1 - (1 - 1 / k) ** (_SPAN + 1))
 
 
 def _diverged(
@@ -375,5 +374,6 @@ def _diverged(
     return (
         f"the loss is {value:g} at step {step}, and {losses[worst].item():g} for an item at "
         f"log-SNR {log_snr:.3g}: training stops here; lower the rate (it rises to "
-        f"{settings.rate:g}), or look for huge numbers in the data"
+        f"{settings.rate:g}), take the objective that belongs to what is predicted (of eps simple, "
+        "of x_0 x_0), or look for huge numbers in the data"
     )

@@ -144,8 +144,10 @@ def _exact(
     weights = found[len(names) : -1].tolist()
     constant = found[-1].item()
     variance, laws, shares = 0.0, set(), ""
+    # A draw that something else was made of may have a weight that is rounding.
+    least = max(10 * error, 1e-3 * max(map(abs, weights), default=0.0))
     for weight, (law, draw) in zip(weights, drawn, strict=True):
-        if abs(weight) <= 10 * error:
+        if abs(weight) <= least:
             continue
         constant += weight * (0.5 if law == "uniform" else 0.0)
         variance += weight**2 * (1 / 12 if law == "uniform" else 1.0)

@@ -175,10 +175,7 @@ def _call(
         terms[NOISE] = supply.slots[role.noise].flatten(1)
 
     def call() -> Tensor:
-        result = way.call(stranger, {**supply.slots, "t": torch.full((n,), i)})
-        if not result.isfinite().all():
-            raise ValueError("not finite")
-        return result.flatten(1)
+        return way.call(stranger, {**supply.slots, "t": torch.full((n,), i)}).flatten(1)
 
     try:
         with seeded(17 + i):
