@@ -1,7 +1,7 @@
 """The study post's claim, tested: does a β that grows beat a constant one?
 
     python benchmarks/claim.py [--json] [--seeds 5] [--seconds 5] [--steps N] [--draws 4]
-                               [--exact-draws 2] [--figure FILE]
+                               [--exact-draws 2] [--shares 0.25 0.5 1] [--figure FILE]
 
 The same net is trained on constant, linear, quad and sigmoid schedules of T = 100, at the post's
 range and down to noise, the plain way and ours: see `alphabar.claim`. Each ratio is the contract's:
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--draws", type=int, default=usual.draws)
     parser.add_argument("--exact-draws", type=int, default=usual.exact_draws)
+    parser.add_argument("--shares", type=float, nargs="+", default=usual.shares)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -42,6 +43,7 @@ def main() -> None:
         steps=given.steps,
         draws=given.draws,
         exact_draws=min(given.exact_draws, given.draws),
+        shares=tuple(given.shares),
     )
     done, begin = 0, time.perf_counter()
 

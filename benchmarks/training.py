@@ -170,8 +170,9 @@ def bare(denoiser: NetDenoiser, steps: int) -> float:
     average = copy.deepcopy(denoiser)
     kept, now = list(average.parameters()), list(denoiser.parameters())
     variance = denoiser.std.item() ** 2
+    items = Shuffled(X)
     for _ in range(steps):
-        x_0 = X[torch.randint(N, (settings.batch,), generator=generator)]
+        x_0 = items.draw(settings.batch, generator).x_0
         level = settings.levels.draw(settings.batch, generator).level
         eps = torch.randn(x_0.shape, generator=generator)
         weight = (level.snr + 1 / variance).float()

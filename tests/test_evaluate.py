@@ -600,6 +600,20 @@ def test_the_document_of_a_file(tmp_path: Path) -> None:
     assert "not known" in whole["metrics"]["memorised"]["reason"]
 
 
+def test_memory_is_not_judged_by_what_was_trained_on(tmp_path: Path) -> None:
+    """Truth that is the training set is as near to it as a copier: nothing could be told."""
+    np.save(tmp_path / "points.npy", gaussian(400, 80).numpy())
+    data = sets.load(str(tmp_path / "points.npy"))
+    which = ["nearest", "memorised", "copies", "ks"]
+    found = evaluation([data.x], data, training=data.x, which=which)["metrics"]
+    for name in ("nearest", "memorised", "copies"):
+        assert found[name]["value"] is None
+        assert "were trained on" in found[name]["reason"]
+    assert found["ks"]["value"] is not None
+    other = evaluation([data.x], data, training=gaussian(300, 82), which=which)["metrics"]
+    assert other["copies"]["value"] == 0
+
+
 def test_pictures_are_refused() -> None:
     digits = sets.load("digits")
     with pytest.raises(ValueError, match="holds pictures"):

@@ -358,6 +358,18 @@ def test_a_class_starts_from_noise(run: Run, home: Path) -> None:
     assert (found["start"], found["class"], found["sampler"]) == ("noise", 1, "dpmpp_2m")
 
 
+def test_a_class_starts_from_noise_even_far_from_it(run: Run, quick: None) -> None:
+    way = ["--classes", "--schedule", "linear:T=100,end=0.01"]
+    assert run("train", "gaussians:n=200", "-o", "g", *TINY, *way).code == 0
+    result = run("sample", "g", "-n", 5, "--class", 1, "--json")
+    assert document(result)["start"] == "noise"
+    assert "N(0, I) is" in result.err  # and that it is far off is said
+    assert (
+        document(run("sample", "g", "-n", 5, "--spacing", "log_snr", "--json"))["start"]
+        == "matched"
+    )
+
+
 def test_samples_of_a_file_have_its_names_and_units(run: Run, home: Path) -> None:
     assert run("sample", "half", "-n", 200, "--seed", 1, "-o", "new.csv").code == 0
     assert Path("new.csv").read_text().splitlines()[0] == "mass,charge"

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from alphabar import schedule as S
-from alphabar.levels import LEVELS, Density, Levels, OfSchedule, even, of_schedule, parse
+from alphabar.levels import LEVELS, Density, Levels, OfSchedule, even, of_schedule
 from alphabar.spec import Entry
 
 # What the λ of each member is, by scipy, and how far it may be from it: the ends that are cut off.
@@ -182,18 +182,14 @@ def test_the_quantile_of_a_schedule_falls_on_its_levels(spec: str) -> None:
     torch.testing.assert_close(levels.quantile(ends), log_snr[[0, -1]])
 
 
-def test_a_spec_names_a_density_or_a_schedule() -> None:
+def test_a_spec_makes_the_same_levels_again() -> None:
     assert of("linear:T=40").spec == S.linear(40).spec
-    for spec in (*THEIRS, *SCHEDULES, "cosine:T=30"):
-        levels = parse(spec)
-        again = parse(levels.spec)
+    for spec in THEIRS:
+        levels = LEVELS.parse(spec)
+        again = LEVELS.parse(levels.spec)
         assert again.spec == levels.spec
         a, b = (x.draw(9, generator()).level.alpha for x in (levels, again))
         assert torch.equal(a, b)
-    assert not isinstance(parse("cosine"), OfSchedule)
-    assert parse("cosine:T=30").draw(9, generator()).T == 30
-    with pytest.raises(ValueError, match=r"'cosin' says nothing .*logistic.* schedule .*linear"):
-        parse("cosin")
 
 
 # --- laws of all

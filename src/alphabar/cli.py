@@ -329,6 +329,8 @@ def sample(
         named = _sampler_or_fitted(sampler, rule, fit_coefficients)
         choice = draw.choose(named, rule, noise, steps, nfe)
         draw.check_start(start, rule)
+        if label is not None:
+            start = "noise"
     count = (choice or origin.own_choice).steps
     if ending == ".csv" and not points:
         raise ValueError(f"-o {output}: a table holds points, and {data} holds pictures; take .npy")

@@ -67,7 +67,7 @@ def halves(data: Data, seed: int) -> Halves | None:
     if n < 4:
         raise ValueError(
             f"{n} rows: half of a file is drawn from and half stands for the truth, so it needs 4 "
-            "or more"
+            "or more (train --no-hold-out learns from all)"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed % 2**63))
     return Halves(order[: (n + 1) // 2], order[(n + 1) // 2 :])

@@ -312,7 +312,7 @@ class NetDenoiser(nn.Module):
     def with_variance(
         self, x_t: Float[Tensor, "B ..."], level: Level, cond: Condition | None = None
     ) -> tuple[Float[Tensor, "B ..."], Float[Tensor, "B ..."]]:
-        """x̂_0, and where between its bounds the network sees the variance of a step, −1 to 1.
+        """x̂_0, and where between its bounds, at −1 and 1, the network sees the variance of a step.
 
         Raises:
             TypeError: the network learns no variance.

@@ -55,11 +55,6 @@ class ExcessLoss(NamedTuple):
     D: int  # numbers of an item
 
     @property
-    def weighted_excess(self) -> float:
-        """The mean of w·excess over the levels."""
-        return (self.weight * self.excess).mean().item()
-
-    @property
     def weighted_optimum(self) -> float:
         """The mean of w·optimum over the levels: the least that the weighted loss can be."""
         return (self.weight * self.optimum).mean().item()
@@ -174,18 +169,6 @@ class Excess:
     def _squares(self, x: Float64[Tensor, "n ..."]) -> Float64[Tensor, "L n_each"]:
         """‖x‖²/D of each item, a row for each level."""
         return x.flatten(1).square().mean(1).cpu().reshape(-1, self.n_each)
-
-
-def excess_loss(
-    denoiser: Denoiser,
-    target: Target,
-    log_snr: Float[Tensor, " L"],
-    n: int,
-    seed: int,
-    weight: Weight | None = None,
-) -> ExcessLoss:
-    """The excess loss of one denoiser with n items a level; the arguments are those of `Excess`."""
-    return Excess(target, log_snr, n, seed, weight)(denoiser)
 
 
 def even_log_snr(

@@ -632,6 +632,7 @@ def decompose(
         run.text(
             "excess_line",
             share=f"{100 * excess.share:.3g}",
+            nats=f"{excess.nats:.3g}",
             log_snr=f"{excess.log_snr[worst]:.1f}",
         )
     )
@@ -686,7 +687,7 @@ def _say_parts(run: Run, found: "Decomposition") -> None:
 
 
 def _excess_dict(excess: "ExcessLoss") -> dict[str, Any]:
-    values = excess._asdict().items()
+    values = (excess._asdict() | {"nats": excess.nats}).items()
     return {key: v if isinstance(v, int | float) else v.tolist() for key, v in values}
 
 

@@ -23,15 +23,15 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from alphabar.checks import check_number, check_whole
-from alphabar.schedule import SCHEDULES, Level, Schedule
-from alphabar.spec import Family, Named, split
+from alphabar.schedule import Level, Schedule
+from alphabar.spec import Family, Named
 
 LEVELS = Family("density of levels")
 
@@ -285,26 +285,6 @@ class OfSchedule(Levels):
         """⌊uT⌋, from 0 to T − 1."""
         T = self._vp.T
         return (u * T).long().clamp_(max=T - 1).to(self._vp.alpha.device)
-
-
-def parse(text: str) -> Levels:
-    """The levels of a spec: of a density above, or of a schedule.
-
-    `cosine` is the density, and `cosine:T=1000` the table.
-
-    Raises:
-        ValueError: a malformed spec, or a name that is neither.
-    """
-    name, arguments = split(text)
-    if name in SCHEDULES and (arguments or name not in LEVELS):
-        return of_schedule(SCHEDULES.parse(text))
-    if name not in LEVELS:
-        densities, tables = (", ".join(e.name for e in family) for family in (LEVELS, SCHEDULES))
-        raise ValueError(
-            f"{name!r} says nothing of noise levels: name a density ({densities}) or a schedule "
-            f"({tables})"
-        )
-    return cast(Levels, LEVELS.parse(text))
 
 
 def of_schedule(schedule: Schedule) -> OfSchedule:

@@ -78,7 +78,13 @@ class Origin:
                 f"{self.run.path} was trained on tensors, which are not kept: nothing stands for "
                 "the truth; give data with evaluate --against DATA"
             )
-        data = load(self.spec)
+        try:
+            data = load(self.spec)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"{self.run.path} was trained on {self.spec}, which cannot be had from here "
+                f"({error}): go to the folder where it was trained, or give --against DATA"
+            ) from None
         lessons_of(self.run.config, data)
         return data
 

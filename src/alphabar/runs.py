@@ -58,7 +58,7 @@ _ON_THEIR_WAY = re.compile(rf"{re.escape(TEMPORARY)}.*|\.tmp[0-9A-Za-z]{{6}}")
 
 _EVERY = 30.0  # seconds between checkpoints
 _A_DECADE = 20  # lines of metrics
-_CALM = 10.0  # times the first loss: above it, weights are not worth keeping
+_CALM = 10.0  # times the first loss, or times 1: above it, weights are not worth keeping
 
 Probe = Callable[[NetDenoiser], ExcessLoss]
 
@@ -91,21 +91,6 @@ class Law(NamedTuple):
             return cls(mean, cov, cov.diagonal())
         x = x_0.double()
         return cls(x.mean(0), None, x.flatten(1).var(0, correction=0))
-
-    @property
-    def normal(self) -> Normal:
-        """For a matched start.
-
-        Raises:
-            ValueError: items of more than `draw.MAX_COV` numbers.
-        """
-        if self.cov is None:
-            raise ValueError(
-                f"items of {self.mean.numel()} numbers: a matched start, and fitted steps, need "
-                f"the covariance of at most {MAX_COV}; take --start noise, and a --spacing that "
-                "is not fitted"
-            )
-        return Normal(self.mean, self.cov)
 
 
 class Trained(NamedTuple):
