@@ -449,7 +449,7 @@ def test_decoders_that_mean_nothing(count: int, low: float, high: float, pattern
 
 def test_bad_arguments() -> None:
     x_0, table = torch.ones(3, 2), TABLES["vp"]
-    with refused("function has no with_variance", TypeError):
+    with refused("function has learned no variance", TypeError):
         bound(wrong, x_0, table, 0, "learned")
     with refused(r"shape \(0, 2\): give at least one"):
         bound(wrong, x_0[:0], table, 0)

@@ -192,7 +192,9 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     config = configured(data, scale)
     x = data.x.clone()
     x[20, 1] += 1e-3
-    with pytest.raises(ValueError, match=r"mine.csv is not what .*40 items.* then 40.*changed"):
+    with pytest.raises(
+        ValueError, match=r"mine.csv is not what .*as many items, 40, but not the same.*changed"
+    ):
         lessons_of(config, table(tmp_path, x))
     with pytest.raises(ValueError, match=r"\(39 items to learn from, then 40\)"):
         lessons_of(config, table(tmp_path, data.x[:39]))

@@ -124,6 +124,20 @@ def test_the_same_seed_trains_the_same_bytes(run: Run, quick: None, tmp_path: Pa
     assert len(drawn) == 2
 
 
+def test_a_schedule_of_one_step_can_be_trained_and_sampled(run: Run, quick: None) -> None:
+    """No steps can be fitted between its levels: there are none."""
+    way = ["--schedule", "linear:T=1,end=0.9"]
+    assert run("train", "moons:n=200", "-o", "one", *TINY, *way).code == 0
+    assert run("sample", "one", "-n", 5, "--spacing", "all", "--seed", 1).code == 0
+
+
+def test_one_column_from_file_to_samples(run: Run, quick: None, tmp_path: Path) -> None:
+    Path("one_column.csv").write_text("a\n" + "\n".join(map(str, range(100))) + "\n")
+    assert run("train", "one_column.csv", "-o", "r", *TINY).code == 0
+    assert run("sample", "r", "-n", 5, "--seed", 1, "-o", "s.csv").code == 0
+    assert Path("s.csv").read_text().splitlines()[0] == "a"
+
+
 def test_seconds_bound_the_training(run: Run, quick: None) -> None:
     found = document(run("train", "moons", "-o", "r", "--seconds", 0.3, "--batch", 64, "--json"))
     assert found["seconds"] == pytest.approx(0.3, abs=0.2)
@@ -533,6 +547,9 @@ def test_the_variance_that_a_run_has_learned(run: Run, quick: None) -> None:
     assert (refused.code, refused.out) == (2, "")
     assert "learns no variance" in refused.err
     assert not Path("x.npy").exists()
+    refused = run("decompose", "h", "--sampler", "ddpm:variance=learned", "-n", 40)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--sampler ddpm:variance=learned: the run is compared with the exact" in refused.err
     refused = run("train", "moons", "-o", "n", *TINY, "--objective", "hybrid")
     assert (refused.code, refused.out) == (2, "")
     assert "--schedule SPEC" in refused.err
@@ -559,6 +576,13 @@ BAD = [
     ("train moons", "-o RUN"),
     ("train -o x", "needs DATA"),
     ("train mons -o x", "did you mean moons"),
+    ("train gaussians -o x --drop 0.2", "--drop 0.2: it is the class that is withheld"),
+    ("train gaussians -o x --classes --stream", "--classes and --stream"),
+    ("train moons -o x --rate 1e30", "above 0, up to 1000"),
+    ("train tiny.csv -o x", "whose squares are out of range"),
+    ("decompose moons -o p.png --levels p.png", "these are one file"),
+    ("decompose moons --levels p.json", "--levels p.json: its name must end in"),
+    ("sample three --class 1 --guidance 1e9", "from 0 to 1000"),
     ("train missing.csv -o x", "no such file"),
     ("train nan.csv -o x", "NaN"),
     ("train one.csv -o x", "1 row"),
@@ -587,11 +611,11 @@ BAD = [
     ("train moons -o x --schedule linaer", "did you mean linear"),
     ("train moons -o x --schedule jsd:T=9 --predicts eps --objective simple", "pure noise"),
     ("train moons -o x -T 50", "add --schedule"),
-    ("train moons -o x --drop 2", "drop = 2"),
+    ("train gaussians -o x --classes --drop 2", "drop = 2"),
     ("train moons -o x --weight-decay -1", "weight_decay = -1"),
     ("train moons -o x --hold-out", "leave it out"),
     ("train moons -o x --seed -1", "seed = -1"),
-    ("train circles -o x --classes --stream", "no conditions"),
+    ("train circles -o x --classes --stream", "come without classes"),
     ("train swiss_roll -o x --classes", "has no labels"),
     ("train mine.csv -o x --stream", "cannot be drawn afresh"),
     ("train digits -o x --standardise", "holds pictures"),
@@ -671,6 +695,7 @@ def around(home: Path) -> Path:
     """The runs, and files that go wrong."""
     (home / "nan.csv").write_text("a,b\n1,2\nnan,3\n4,5\n")
     (home / "one.csv").write_text("a,b\n1,2\n")
+    (home / "tiny.csv").write_text("a,b\n" + "1e-300,1\n2e-300,2\n" * 9)
     (home / "two.csv").write_text("a,b\n1,2\n2,3\n")
     (home / "equal.csv").write_text("a,b\n" + "1,2\n" * 9)
     (home / "wide.csv").write_text("a,b,c\n" + "1,2,3\n2,3,5\n4,4,4\n" * 9)
@@ -712,7 +737,7 @@ def damaged(run_: Path, how: str) -> None:
         shutil.copy(run_.parent / "half" / checkpoint.name, checkpoint)
     elif how == "version":
         text = (run_ / "config.json").read_text()
-        (run_ / "config.json").write_text(text.replace('"format": 1', '"format": 7'))
+        (run_ / "config.json").write_text(text.replace('"format": 2', '"format": 7'))
     elif how == "edited":
         text = (run_ / "config.json").read_text()
         (run_ / "config.json").write_text(text.replace('"seed": 1', '"seed": 5'))
@@ -728,11 +753,11 @@ def damaged(run_: Path, how: str) -> None:
         ("cut off", "cannot be used"),
         ("swapped", "another config.json"),
         ("version", "format 7"),
-        ("edited", "of another run"),
+        ("edited", "it was written by another config.json"),
         ("not JSON", "damaged or was edited"),
         ("config.json", "holds no config.json"),
         ("checkpoint.safetensors", "go on with --resume"),
-        ("data.safetensors", "the run is damaged"),
+        ("data.safetensors", "restore it, or train the run anew"),
     ],
 )
 @pytest.mark.parametrize("command", ["sample", "compare", "evaluate", "decompose"])

@@ -407,7 +407,7 @@ def test_bounds_are_checked(given: dict[str, Any], says: str) -> None:
     ("given", "says"),
     [
         ({"batch": 0}, "batch = 0: it must be a whole number from 1"),
-        ({"rate": 0.0}, "rate = 0: it must be a rate > 0"),
+        ({"rate": 0.0}, "rate = 0: it must be a rate above 0"),
         ({"rate": math.nan}, "rate = nan"),
         ({"weight_decay": -0.1}, "weight_decay = -0.1"),
         ({"drop": 1.1}, "drop = 1.1: it must be a share from 0 to 1"),

@@ -116,7 +116,7 @@ def test_a_trained_network_has_one_and_its_classes_too() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(TypeError, match="function has no with_variance"):
+    with pytest.raises(TypeError, match="function has learned no variance"):
         drawn("ddpm:variance=learned", exact, TABLES["vp"])
     plain = NetDenoiser(mlp(width=8).build((2,), 0), Moments.of(torch.randn(9, 2)))
     classes = NetDenoiser(mlp(width=8).build((2,), 0, classes=3), Moments.of(torch.randn(9, 2)))

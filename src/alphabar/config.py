@@ -365,11 +365,16 @@ def lessons_of(config: Config, data: Data, condition: Condition | None = None) -
     )
     if lessons.fingerprint != config.fingerprint:
         raise ValueError(
-            f"{name} is not what the run was begun with ({len(lessons.x_0)} items to learn from, "
-            f"then {config.n}): the data, or their conditions, have changed; bring them back, or "
-            "train another run"
+            f"{name} is not what the run was begun with ({_begun_with(config, lessons)}): the "
+            "data, or their conditions, have changed; bring them back, or train another run"
         )
     return lessons
+
+
+def _begun_with(config: Config, lessons: Lessons) -> str:
+    if len(lessons.x_0) != config.n:
+        return f"{len(lessons.x_0)} items to learn from, then {config.n}"
+    return f"as many items, {config.n}, but not the same"
 
 
 def _lessons(

@@ -320,8 +320,8 @@ class NetDenoiser(nn.Module):
         x_0_hat, mix = self._both(x_t, level, cond)
         if mix is None:
             raise TypeError(
-                "this denoiser learns no variance: make it with learns_variance=True, and train it "
-                "with the objective hybrid"
+                "this denoiser learns no variance: train one with the objective hybrid (in Python "
+                "made with learns_variance=True), or choose variance=posterior or beta"
             )
         return x_0_hat, mix
 

@@ -178,6 +178,8 @@ def _teach(
     items = max(64, min(ITEMS, 2**21 // start.mean.numel()))
     fine = schedule.to_vp().spaced(FINE, "log_snr")
     gaussian = _gaussian_denoiser(start)
+    # Of large items fewer will do: each costs two products with their covariance's axes.
+    some = max(64, min(items, 2**18 // start.mean.numel()))
     answers: list[Tensor] = []  # the last p + 1 of them
     change, unlike_gaussian, moved = [], [], []
     steps = sample(denoiser, dpmpp_3m(), fine, items, shape, seed, start=start)
@@ -185,7 +187,7 @@ def _teach(
     for step in steps:
         assert step.x_0_hat is not None
         answers = [step.x_0_hat, *answers[:p]]
-        unlike_gaussian.append(_size(answers[0] - gaussian(x, fine[step.t + 1])))
+        unlike_gaussian.append(_size(answers[0][:some] - gaussian(x[:some], fine[step.t + 1])))
         moved.append(_size(answers[0] - answers[1]) if len(answers) > 1 else 0.0)
         if len(answers) > p:
             signs = [(-1) ** k * math.comb(p, k) for k in range(p + 1)]
@@ -212,7 +214,7 @@ def _gaussian_denoiser(law: Normal) -> Denoiser:
     def denoise(x_t: Tensor, level: Level) -> Tensor:
         gain = level.alpha * values / (level.alpha**2 * values + level.sigma**2)
         rest = x_t.double().flatten(1) - level.alpha * mean
-        return (mean + rest @ ((vectors * gain) @ vectors.T)).to(x_t.dtype).view_as(x_t)
+        return (mean + (rest @ vectors * gain) @ vectors.T).to(x_t.dtype).view_as(x_t)
 
     return denoise
 

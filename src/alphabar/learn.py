@@ -220,6 +220,12 @@ def _begun(
     loaded, standardiser = load_data(run, data, standardise)
     if not given.keys() & {"steps", "seconds"}:
         given["steps"] = MOST if given.get("stream") else min(max(LEAST, len(loaded)), MOST)
+    if "drop" in given and not classes:
+        raise ValueError(
+            f"--drop {given['drop']:g}: it is the class that is withheld; add --classes"
+        )
+    if classes and given.get("stream"):
+        raise ValueError("--classes and --stream: fresh points come without classes; give one")
     if classes and loaded.labels is None:
         raise ValueError(f"--classes: {loaded.spec} has no labels; take gaussians or digits, say")
     is_file = loaded.fresh is None and loaded.kind == "points"
@@ -471,7 +477,9 @@ def _say_metrics(run: Run, document: dict[str, Any]) -> None:
         table.add_row(name, f"{one['value']:.4g}", interval, *rest)
     run.say(table)
     keys = ("n", "draws", "reference")
-    run.say(run.text("evaluated", **{key: document[key] for key in keys}))
+    shown = {key: document[key] for key in keys}
+    shown["reference"] = run.text("truth_" + str(document["reference"]).replace(" ", "_"))
+    run.say(run.text("evaluated", **shown))
     if "likelihood" in document:
         _say_nats(run, document["likelihood"])
 
@@ -592,7 +600,9 @@ def decompose(
     if output:
         check_file(output, (*pictures, ".json"), run.force)
     if levels:
-        check_file(levels, pictures, run.force)
+        check_file(levels, pictures, run.force, "--levels")
+    if output and levels and output.resolve() == levels.resolve():
+        raise ValueError(f"-o {output} and --levels {levels}: these are one file; name two")
     use_one_thread()
     check_whole("--draws", draws, 1, 1000)
     from alphabar.compare import yardstick_of
@@ -603,6 +613,11 @@ def decompose(
     from alphabar.targets import Points
 
     origin, choice = _chosen(path, sampler, steps, nfe, spacing)
+    if choice is not None and getattr(choice.sampler, "variance", None) == "learned":
+        raise ValueError(
+            f"--sampler {sampler}: the run is compared with the exact denoiser, which has learned "
+            "no variance; choose posterior or beta"
+        )
     truth = _truth_of_run(run, origin, None, None)
     seed, source, parts = run.seed, origin.source, truth.parts
     target, training = _exact(run, origin, truth)

@@ -97,8 +97,12 @@ class Origin:
 
     @property
     def has_own_steps(self) -> bool:
-        """Whether steps can be fitted to a run and kept with it: its items are not too large."""
-        return self.run is not None and not self.source.is_large
+        """Whether steps can be fitted to a run and kept with it.
+
+        Its items must not be too large, and its schedule must have levels between data and noise.
+        """
+        levels = int(self.schedule.log_snr[1:].isfinite().sum())
+        return self.run is not None and not self.source.is_large and levels > 1
 
     def hue(self, x: Float[Tensor, "n d"]) -> Any:
         """For each point the hue of the nearest of up to 10,000 of the data.
@@ -183,7 +187,7 @@ def origin_of_run(path: str, label: int | None = None, guidance: float | None = 
             raise ValueError(f"--class {label}: {path} knows the classes 0 to {config.classes - 1}")
         denoiser = trained.denoiser.given(label)
         if guidance is not None:
-            check_number("--guidance", guidance, 0, math.inf, "a number ≥ 0; 1 is no guidance")
+            check_number("--guidance", guidance, 0, 1000, "from 0 to 1000; 1 is no guidance")
             denoiser = guided(denoiser, trained.denoiser, guidance)
     elif guidance is not None:
         raise ValueError(f"--guidance {guidance:g} leads to a class; add --class K")

@@ -10,23 +10,29 @@ from pathlib import Path
 TEMPORARY = ".alphabar-"  # what the name of a file on its way begins with
 
 
-def check_file(path: Path, endings: tuple[str, ...], force: bool) -> Path:
+def check_file(path: Path, endings: tuple[str, ...], force: bool, option: str = "-o") -> Path:
     """Refuse a path that could not or should not be written, before any work is done.
+
+    Args:
+        path: what was asked for.
+        endings: that its name may have.
+        force: whether a file that is there may be replaced.
+        option: what it was asked for by.
 
     Raises:
         ValueError: an ending that is not one of `endings`, a folder that does not exist, a path
             that is a folder, an existing file without `force`.
     """
     if path.suffix.lower() not in endings:
-        raise ValueError(f"-o {path}: its name must end in {', '.join(endings)}")
+        raise ValueError(f"{option} {path}: its name must end in {', '.join(endings)}")
     if not path.parent.is_dir():
-        raise ValueError(f"-o {path}: there is no folder {path.parent}; make it first")
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
-        raise ValueError(f"-o {path}: this is a folder; name a file in it")
+        raise ValueError(f"{option} {path}: this is a folder; name a file in it")
     if path.exists() and not force:
-        raise ValueError(f"-o {path}: this file exists; add --force to replace it")
+        raise ValueError(f"{option} {path}: this file exists; add --force to replace it")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"-o {path}: the folder {path.parent} cannot be written to")
+        raise ValueError(f"{option} {path}: the folder {path.parent} cannot be written to")
     return path
 
 

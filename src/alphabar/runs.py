@@ -20,6 +20,7 @@ new name with nothing behind it, and a disk that fills late could be noticed too
 
 import contextlib
 import errno
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -34,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 from safetensors import SafetensorError, safe_open
@@ -49,7 +51,7 @@ from alphabar.samplers import SAMPLERS, Normal, Sampler
 from alphabar.schedule import SCHEDULES, Schedule
 from alphabar.train import Diverged, State, TrainStep, train
 
-FORMAT = 1  # of the folder; another number is another meaning of its files
+FORMAT = 2  # of the folder; another number is another meaning of its files
 
 _CONFIG, _CHECKPOINT, _METRICS = "config.json", "checkpoint.safetensors", "metrics.jsonl"
 _DATA, _LOCK, _STEPS = "data.safetensors", ".lock", "steps-{}.json"
@@ -115,12 +117,11 @@ class RunFolder:
             ValueError: there is no checkpoint, or a damaged one, or one of another config.
         """
         average: State = {}
-        with _reading(self.path, self.config) as checkpoint:
-            for key in checkpoint.keys():  # noqa: SIM118, it is no dictionary
+        with _reading(_checkpoint(self.path), self.config) as kept:
+            for key in kept:
                 if key.startswith("average."):
-                    average[key.removeprefix("average.")] = checkpoint.get_tensor(key)
-            step = int(checkpoint.get_tensor("step"))
-            seconds = checkpoint.get_tensor("seconds")[0].item()
+                    average[key.removeprefix("average.")] = kept[key]
+            step, seconds = int(kept["step"]), kept["seconds"][0].item()
             denoiser = self.config.build(Moments(average["mean"].double(), average["std"].double()))
             denoiser.load_state_dict(average)
         return Trained(denoiser.eval().requires_grad_(False), step, seconds)
@@ -135,17 +136,8 @@ class RunFolder:
         Raises:
             ValueError: the file is missing or damaged.
         """
-        path = self.path / _DATA
-        try:
-            with safe_open(path, "pt") as file:
-                kept = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                if (file.metadata() or {}).get("config") != self.config.digest:
-                    raise ValueError("it is of another run")
+        with _reading(self.path / _DATA, self.config) as kept:
             law = Law(kept["mean"], kept.get("cov"), kept["var"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"{path} cannot be used ({_reason(error)}): the run is damaged; train it anew"
-            ) from None
         return law
 
     def metrics(self) -> list[Line]:
@@ -252,23 +244,62 @@ def _damaged_config(path: Path, why: str) -> str:
     return f"{path / _CONFIG} is damaged or was edited ({why}): restore it, or train the run anew"
 
 
-@contextlib.contextmanager
-def _reading(path: Path, config: Config) -> Iterator[Any]:
-    """The checkpoint of a run, open; one sentence for whatever is wrong with it."""
+def _checkpoint(path: Path) -> Path:
+    """The checkpoint of a run.
+
+    Raises:
+        ValueError: there is none yet.
+    """
     file = path / _CHECKPOINT
     if not file.exists():
         raise ValueError(
             f"{path} holds no checkpoint: its training was stopped before the first; go on with "
             "--resume"
         )
+    return file
+
+
+class _Kept(Mapping[str, Tensor]):
+    """Tensors of a file, each read when it is asked for, and held against its checksum."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._sums = file, json.loads((file.metadata() or {})["sums"])
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._sums:
+            raise KeyError(key)
+        tensor: Tensor = self._file.get_tensor(key)
+        if _sum(tensor) != self._sums[key]:
+            raise ValueError(f"{key} is not what was written")
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sums)
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+
+def _sum(tensor: Tensor) -> str:
+    """A checksum of a tensor's bytes."""
+    data = np.ascontiguousarray(tensor.detach().cpu().numpy()).data
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(file: Path, config: Config) -> Iterator[_Kept]:
+    """The tensors of a run's file; one sentence for whatever is wrong with it."""
     try:
-        with safe_open(file, "pt") as checkpoint:
-            if (checkpoint.metadata() or {}).get("config") != config.digest:
-                raise ValueError(f"it was trained by another {_CONFIG} than the one beside it")
-            yield checkpoint
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        with file.open("rb"):  # what safetensors says of a file that it cannot open is not why
+            pass
+        with safe_open(file, "pt") as kept:
+            if (kept.metadata() or {}).get("config") != config.digest:
+                raise ValueError(f"it was written by another {_CONFIG} than the one beside it")
+            yield _Kept(kept)
+    except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or _reason(error)
         raise ValueError(
-            f"{file} cannot be used ({_reason(error)}): restore it, or train the run anew"
+            f"{file} cannot be used ({reason}): restore it, or train the run anew"
         ) from None
 
 
@@ -325,6 +356,12 @@ def begin(path: Path, config: Config, lessons: Lessons, force: bool = False) -> 
         raise ValueError(f"{path} is a file, and a run is a folder; name another")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{path!r} is no name in UTF-8, which the files of a run need; name another"
+        ) from None
     is_new = not path.exists()
     if not (is_new or force or (path / _LOCK).exists()):
         _check_empty(path)  # before anything is written there
@@ -380,8 +417,8 @@ def resume(run: RunFolder, lessons: Lessons) -> "Training":
                 entry.unlink()
         state: State | None = None
         if (run.path / _CHECKPOINT).exists():
-            with _reading(run.path, run.config) as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            with _reading(_checkpoint(run.path), run.config) as kept:
+                state = dict(kept)
         _trim(run.path / _METRICS, 0 if state is None else int(state["step"]))
         return Training(run, lock, lessons, state)
     except BaseException:
@@ -583,9 +620,11 @@ def _write_tensors(path: Path, tensors: State, config: Config) -> None:
 
 
 def _save(path: Path, tensors: State, config: Config) -> None:
-    whole = {key: value.contiguous() for key, value in tensors.items()}
+    # Of memory of its own each: in one dimension a covariance is its own diagonal.
+    whole = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
+    sums = json.dumps({key: _sum(value) for key, value in whole.items()})
     try:
-        save_file(whole, path, {"format": str(FORMAT), "config": config.digest})
+        save_file(whole, path, {"format": str(FORMAT), "config": config.digest, "sums": sums})
     except SafetensorError as error:
         raise _os_error(error) from None
     _force_to_disk(path)

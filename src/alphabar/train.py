@@ -178,8 +178,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_whole("batch", self.batch, 1, 10**9)
-        check_number("rate", self.rate, 0, 1000, "a rate > 0, such as 0.003", True)
-        check_number("weight_decay", self.weight_decay, 0, 1000, "a number ≥ 0, such as 0.01")
+        check_number("rate", self.rate, 0, 1000, "a rate above 0, up to 1000, such as 0.003", True)
+        check_number("weight_decay", self.weight_decay, 0, 1000, "from 0 to 1000, such as 0.01")
         check_number("drop", self.drop, 0, 1, "a share from 0 to 1, such as 0.1")
 
 

@@ -104,8 +104,9 @@ class LearnedVariance:
     def __init__(self, denoiser: object) -> None:
         if not isinstance(denoiser, WithVariance):
             raise TypeError(
-                f"this {type(denoiser).__name__} has no with_variance: a learned variance needs a "
-                "denoiser that was trained for one (--objective hybrid); choose posterior or beta"
+                f"this {type(denoiser).__name__} has learned no variance: only a denoiser that was "
+                "trained for one has (--objective hybrid), without guidance; choose posterior or "
+                "beta"
             )
         self.denoiser = denoiser
 

@@ -56,6 +56,12 @@ class Standardiser:
                     f"column {name} holds NaN or infinity: every value must be a number; "
                     "remove or fill those rows"
                 )
+            far = column.abs().max().item() if len(column) else 0.0
+            if not (1e-140 < far < 1e140 or far == 0):
+                raise ValueError(
+                    f"column {name} holds numbers of the size of {far:.3g}, whose squares are "
+                    "out of range: give it in another unit"
+                )
             # The mean of equal numbers may be off by a rounding, so std == 0 would not see them.
             if len(column) == 0 or column.min() == column.max() or column.std(correction=0) == 0:
                 value = f"{column[0]:g} in every row" if len(column) else "empty"
