@@ -74,7 +74,7 @@ def test_other_columns_without_a_scale_are_refused():
     with pytest.raises(ValueError, match="column 0 holds NaN or infinity"):
         Standardiser.fit(torch.tensor([[1.0], [float("nan")]], dtype=F64))
     for size in (1e-300, 1e300):  # the variance underflows, or overflows
-        with pytest.raises(ValueError, match="column 0 holds numbers of the size of .* squares"):
+        with pytest.raises(ValueError, match=r"column 0 holds numbers of the size of .* squares"):
             Standardiser.fit(torch.tensor([[size], [2 * size]], dtype=F64))
 
 
