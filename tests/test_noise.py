@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from alphabar.checks import check_seed
+from alphabar.arguments import check_seed
 from alphabar.noise import keyed_noise
 
 FALSE_ALARM = 1e-6

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_number, check_seed, check_whole
+from alphabar.arguments import check_number, check_seed, check_whole
 from alphabar.forward import marginal
 from alphabar.noise import keyed_noise
 from alphabar.samplers.base import Asked, Denoiser, Normal, eigen

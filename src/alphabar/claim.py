@@ -45,7 +45,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from alphabar import schedule as schedules
-from alphabar.checks import check_number, check_whole
+from alphabar.arguments import check_number, check_whole
 from alphabar.data import Data, swiss_roll
 from alphabar.denoise import Label, Moments, NetDenoiser, by_step
 from alphabar.levels import of_schedule

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.frame import (
     DataSpec,
     Run,

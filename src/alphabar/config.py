@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from alphabar.checks import check_number, check_seed, check_whole
+from alphabar.arguments import check_number, check_seed, check_whole
 from alphabar.compare import halves
 from alphabar.condition import Condition
 from alphabar.data import Data, Standardiser

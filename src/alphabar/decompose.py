@@ -42,7 +42,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.metrics import REFERENCE, SlicedW2, Yardstick
 from alphabar.noise import keyed_noise
 from alphabar.samplers import Denoiser, Normal, Sampler, dpmpp_3m, matched, sample

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from alphabar.checks import check_number, check_whole
+from alphabar.arguments import check_number, check_whole
 from alphabar.condition import Condition
 from alphabar.predict import (
     Kind,

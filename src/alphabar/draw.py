@@ -19,7 +19,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from alphabar import schedule as schedules
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.data import Data, Standardiser
 from alphabar.diagnosis import REACHES_NOISE
 from alphabar.fit import FINE, ROUNDS, fit_mixes, fit_steps

@@ -29,7 +29,7 @@ from jaxtyping import Float, Float64
 from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
-from alphabar.checks import check_seed
+from alphabar.arguments import check_seed
 from alphabar.compare import SET, Halves
 from alphabar.data import Data, Standardiser
 from alphabar.metrics import (

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_seed, check_whole
+from alphabar.arguments import check_seed, check_whole
 from alphabar.forward import marginal
 from alphabar.samplers import Denoiser
 from alphabar.schedule import Level

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.noise import keyed_noise
 from alphabar.samplers import (
     Asked,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from alphabar.checks import check_seed
+from alphabar.arguments import check_seed
 from alphabar.locale import LANGS, texts
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.predict import add, any_zero, describe, numbers
 from alphabar.samplers.base import Denoiser
 from alphabar.schedule import Level, align

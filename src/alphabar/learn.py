@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.frame import (
     Bar,
     Run,

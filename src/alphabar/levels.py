@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from alphabar.checks import check_number, check_whole
+from alphabar.arguments import check_number, check_whole
 from alphabar.schedule import Level, Schedule
 from alphabar.spec import Family, Named
 

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from alphabar.arguments import check_number, check_seed, check_whole
 from alphabar.bound import check_items
-from alphabar.checks import check_number, check_seed, check_whole
 from alphabar.noise import keyed_noise
 from alphabar.samplers.adaptive import solve, vp_level
 from alphabar.samplers.base import Denoiser, Normal, eigen

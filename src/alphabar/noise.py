@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alphabar.checks import check_seed
+from alphabar.arguments import check_seed
 
 # Numbers in a block, at least one item. It decides which number an item gets: a change would change
 # every sample of every seed.

@@ -35,7 +35,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.forward import marginal, standard_normal_like
 from alphabar.levels import Drawn
 from alphabar.predict import from_x_0

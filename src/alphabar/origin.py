@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.compare import Halves, halves
 from alphabar.config import lessons_of
 from alphabar.data import Data, Standardiser, load

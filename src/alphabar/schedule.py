@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
-from alphabar.checks import check_number, check_whole
+from alphabar.arguments import check_number, check_whole
 from alphabar.spec import Family, Named
 
 MAX_T = 1_000_000

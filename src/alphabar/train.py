@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alphabar.checks import check_number, check_seed, check_whole
+from alphabar.arguments import check_number, check_seed, check_whole
 from alphabar.condition import Condition, without
 from alphabar.denoise import NetDenoiser
 from alphabar.levels import Levels, logistic

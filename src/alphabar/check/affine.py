@@ -47,6 +47,10 @@ class Recorder(TorchFunctionMode):
         return result
 
 
+class NotFinite(ValueError):
+    """A result that is NaN or infinite."""
+
+
 class Value(NamedTuple):
     """A number that was measured, and its standard error."""
 
@@ -97,7 +101,12 @@ def fit(
         result: (n, …).
         inputs: of the result's shape, linearly independent.
         draws: what was drawn at random on the way, with its law.
+
+    Raises:
+        NotFinite: a result that is not.
     """
+    if not result.isfinite().all():
+        raise NotFinite("the result is not finite")
     result = result.detach().double().cpu().flatten(1)
     names = list(inputs)
     columns = [inputs[name].double().reshape(-1) for name in names]

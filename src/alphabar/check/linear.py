@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from alphabar.check.affine import Affine, Law, Value, measure
+from alphabar.check.affine import Affine, Law, NotFinite, Value, measure
 from alphabar.check.catalogue import named
 from alphabar.check.explain import Convention, Explanation, Series, explain
 from alphabar.check.formula import Formula, Process
@@ -53,6 +53,7 @@ class Evidence(NamedTuple):
     """What was measured, and what explains it."""
 
     called: str  # how the function was called
+    takes: tuple[str, ...]  # what it was handed
     steps: Int64[Tensor, " n"]
     series: Mapping[str, Series]
     explained: Explanation | None
@@ -77,11 +78,24 @@ def check_linear(
         tried = _tried(role, stranger, process)
     except CannotCheck as error:
         return unchecked(stranger.name, role, str(error), begin)
-    best = min(tried, key=lambda e: e.cost)
-    if any(e.ignored for e in tried):
+    return finding(stranger, role, together(tried), process, begin)
+
+
+def together(tried: Sequence[Evidence]) -> Evidence:
+    """One body of evidence: in each set of arguments the order that was meant, then the worst.
+
+    A function that is right with the noise that it is handed may still draw a wrong one itself.
+    """
+    meant: dict[frozenset[str], Evidence] = {}
+    for evidence in tried:
+        takes = frozenset(evidence.takes)
+        if takes not in meant or evidence.cost < meant[takes].cost:
+            meant[takes] = evidence
+    worst = max(meant.values(), key=lambda e: e.cost)
+    if any(e.ignored for e in meant.values()):
         more = ("ignored noise", "what is handed over as noise changes nothing")
-        best = best._replace(others=(*best.others, more))
-    return finding(stranger, role, best, process, begin)
+        worst = worst._replace(others=(*worst.others, more))
+    return worst
 
 
 def unchecked(name: str, role: Role, why: str, begin: float) -> Finding:
@@ -152,7 +166,11 @@ def _bases(
     role: Role, stranger: Stranger, way: Way, process: Process, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Only a function that knows a step T counts from 1."""
-    return (1,) if _call(role, stranger, way, process, process.T, 1, 4, shape) else (0,)
+    try:
+        knows = _call(role, stranger, way, process, process.T, 1, 4, shape) is not None
+    except NotFinite:
+        knows = True
+    return (1,) if knows else (0,)
 
 
 def _call(
@@ -180,6 +198,8 @@ def _call(
     try:
         with seeded(17 + i):
             return measure(call, terms)
+    except NotFinite:
+        raise
     except Exception:
         return None
 
@@ -196,20 +216,42 @@ def _outcome(
     some = sorted({i for i in (1, 2, T // 4, T // 2, (3 * T) // 4, T - 2, T - 1, T) if 0 <= i <= T})
     some = [0, *some] if base == 0 else some
 
+    broken: list[int] = []
+
     def measured(n: int) -> dict[int, Affine]:
-        found = {i: _call(role, stranger, way, process, i, base, n, shape) for i in some}
-        return {i: one for i, one in found.items() if one is not None}
+        found: dict[int, Affine] = {}
+        for i in some:
+            try:
+                one = _call(role, stranger, way, process, i, base, n, shape)
+            except NotFinite:
+                broken.append(i)
+                continue
+            if one is not None:
+                found[i] = one
+        return found
 
     at = measured(FEW)
     if any(not one.exact for one in at.values()):
         at = measured(MANY)
-    return weigh(role, at, process, base, str(way))
+    evidence = weigh(role, at, process, base, str(way), way.order)
+    if broken:
+        words = f"NaN or infinity at t = {', '.join(str(i + 1 - base) for i in sorted({*broken}))}"
+        evidence = evidence._replace(others=(("not finite", words), *evidence.others))
+    return evidence
 
 
 def weigh(
-    role: Role, at: Mapping[int, Affine], process: Process, base: int, called: str
+    role: Role,
+    at: Mapping[int, Affine],
+    process: Process,
+    base: int,
+    called: str,
+    takes: tuple[str, ...],
 ) -> Evidence:
     """What explains the coefficients at the person's steps."""
+    if not at:
+        none = torch.empty(0, dtype=torch.int64)
+        return Evidence(called, takes, none, {}, None, base, False, ())
     all_ = list(at.values())
     handed = NOISE in all_[0].of
     ignored = handed and all(
@@ -229,7 +271,7 @@ def weigh(
         series[NOISE].errors[last] = math.inf
     found = explain(series, index, role.conventions, (base,), process)
     return Evidence(
-        called, index, series, found[0] if found else None, base, ignored, tuple(others)
+        called, takes, index, series, found[0] if found else None, base, ignored, tuple(others)
     )
 
 
@@ -254,9 +296,9 @@ def _others(at: Sequence[Affine], own: bool) -> list[tuple[str, str]]:
         found.append(
             ("uniform noise", "the noise is uniform on [0, 1], of mean 0.5 and variance 0.083")
         )
-    elif own and "other" in laws:
-        found.append(("noise of another law", "the noise is not normal"))
     leans = next((one.leans for one in at if one.leans), "")
+    if own and "other" in laws and not leans:
+        found.append(("noise of another law", "the noise is not normal"))
     if leans:
         found.append(("noise by state", f"the size of the noise depends on {leans}"))
     shares = next((one.shares for one in at if one.shares), "")
@@ -280,6 +322,8 @@ def _diagnoses(role: Role, best: Evidence) -> list[Diagnosis]:
             found.append(named(role.name, best.explained.convention.wrong, words))
         for part in best.explained.wrong:
             assert part.found is not None
+            if part.name == NOISE and any(kind == "noise by state" for kind, _ in best.others):
+                continue  # it has no one size
             fits = f"{part.found.formula} fits at all {len(best.steps)} steps tried, to " + (
                 f"{max(part.misfit, 1e-9):.1g}"
             )
@@ -306,6 +350,8 @@ def _measured(role: Role, best: Evidence) -> str:
 
 
 def _numbers(best: Evidence) -> str:
+    if not len(best.steps):
+        return "nothing that is finite"
     i = int(len(best.steps) // 2)
     parts = ", ".join(f"{name} × {series.values[i]:.6g}" for name, series in best.series.items())
     return f"at t = {best.steps[i] + 1 - best.base}: {parts}"
@@ -315,6 +361,8 @@ def _expected(role: Role, best: Evidence, process: Process) -> str:
     usual = role.conventions[0]
     if best.explained is not None and not best.explained.convention.wrong:
         usual = best.explained.convention
+    if not len(best.steps):
+        return f"{role.result} = {_sum(usual.formulas)}"
     i = len(best.steps) // 2
     t = best.steps[i : i + 1] + 1 - best.base
     numbers = ", ".join(

@@ -12,16 +12,17 @@ steps, and every ᾱ used.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from alphabar.check.affine import Recorder, fit
+from alphabar.check.affine import Affine, NotFinite, Recorder, Value, fit
 from alphabar.check.formula import Path, Process
 from alphabar.check.linear import Evidence, Role, finding, unchecked, weigh
 from alphabar.check.report import Finding
-from alphabar.check.stranger import CannotCheck, Stranger, question, seeded, ways
+from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
 
 ITEMS = 2048
 
@@ -85,7 +86,7 @@ def check_loop(
         with seeded(1), Recorder() as recorder:
             model.recorder = recorder
             end = way.call(stranger, tried)
-        found.append(_evidence(role, model, end, recorder, process, str(way)))
+        found.append(_evidence(role, model, end, recorder, process, way))
     best, path = min(found, key=lambda pair: pair[0].cost)
     return finding(stranger, role, best, path, begin)
 
@@ -108,6 +109,16 @@ def _rules(t: list[int], T: int) -> Iterator[Rule]:
     even = max(1, T // len(t))
     words = f"each step leads to t − {even} = t − T//N, whatever the next t is"
     yield Rule("stride", words, t, [max(i - even, 0) for i in t])
+    if len(t) < T and t == list(range(len(t), 0, -1)):
+        words = "the model is told the index of the step, 0 to N − 1, in place of its t"
+        for grid in (
+            [round(1 + i * (T - 1) / (len(t) - 1)) if len(t) > 1 else T for i in range(len(t))],
+            [T - even * i for i in reversed(range(len(t)))],
+            [1 + even * i for i in range(len(t))],
+            [even * (i + 1) for i in range(len(t))],
+        ):
+            falling = grid[::-1]
+            yield Rule("index for t", words, falling, [*falling[1:], 0])
     for by in (1, -1):
         late = [min(max(i + by, 1), T) for i in t]
         words = f"the ᾱ of t {'+' if by > 0 else '−'} 1 is used where the model is told t"
@@ -117,31 +128,89 @@ def _rules(t: list[int], T: int) -> Iterator[Rule]:
 
 
 def _evidence(
-    role: Role, model: Knowing, end: Tensor, recorder: Recorder, process: Process, called: str
+    role: Role, model: Knowing, end: Tensor, recorder: Recorder, process: Process, way: Way
 ) -> tuple[Evidence, Process]:
     times = [label + 1 - model.base for _, _, label in model.asked]
-    results = [x for x, _, _ in model.asked[1:]] + [end]
-    drawn = [*model.drawn, len(recorder.draws)]
-    at = {
-        k + 1: fit(
-            result,
-            {"x_0": model.x_0, "ε": model.asked[k][1]},
-            recorder.draws[drawn[k] : drawn[k + 1]],
-        )
-        for k, result in enumerate(results)
-    }
+    at, wrong = _measured(model, end, recorder)
+    if times[0] < process.T and times[0] == max(times):
+        words = f"the model is told t = {times[0]} first, and x_T ~ N(0, I) belongs to {process.T}"
+        wrong.append(("late start", words))
+    if len(times) > 1 and times[0] < times[-1]:
+        return _upwards(role, at, times, wrong, process, way)
     found = []
     for rule in _rules(times, process.T):
         path = Path(process.beta, torch.tensor(rule.t), torch.tensor(rule.s))
         if (path.t <= path.s).any():
             continue
-        evidence = weigh(role, at, path, 1, called)
-        if rule.kind:
-            evidence = evidence._replace(others=(*evidence.others, (rule.kind, rule.words)))
-        found.append((evidence, path))
-    if not found:
-        words = "the model is told rising t: the loop goes from clean to noisy"
-        path = Path(process.beta, torch.tensor(times), torch.tensor(times) - 1)
-        evidence = weigh(role, at, path, 1, called)
-        return evidence._replace(others=(("rising t", words),)), path
+        read = at if rule.t == times else _reread(at, model, times, rule.t)
+        evidence = weigh(role, read, path, 1, str(way), way.order)
+        said = ((rule.kind, rule.words),) if rule.kind else ()
+        found.append((evidence._replace(others=(*said, *evidence.others, *wrong)), path))
+        if evidence.explained is not None and evidence.explained.is_right:
+            break
     return min(found, key=lambda pair: pair[0].cost)
+
+
+def _measured(
+    model: Knowing, end: Tensor, recorder: Recorder
+) -> tuple[dict[int, Affine], list[tuple[str, str]]]:
+    """What each step has made of x_0 and ε, and what cannot be measured."""
+    results = [x for x, _, _ in model.asked[1:]] + [end]
+    drawn = [*model.drawn, len(recorder.draws)]
+    at = {}
+    for k, result in enumerate(results):
+        terms = {"x_0": model.x_0, "ε": model.asked[k][1]}
+        try:
+            at[k + 1] = fit(result, terms, recorder.draws[drawn[k] : drawn[k + 1]])
+        except NotFinite:
+            label = model.asked[k][2]
+            return at, [("not finite", f"NaN or infinity comes of the step that begins at {label}")]
+    return at, []
+
+
+def _upwards(
+    role: Role,
+    at: Mapping[int, Affine],
+    times: list[int],
+    wrong: list[tuple[str, str]],
+    process: Process,
+    way: Way,
+) -> tuple[Evidence, Process]:
+    """A loop from data to noise: right if each step leads to the next level, else upside down.
+
+    Where its last step leads, nobody is told.
+    """
+    path = Path(process.beta, torch.tensor(times[:-1]), torch.tensor(times[1:]))
+    all_but_last = {k: one for k, one in at.items() if k < len(times)}
+    evidence = weigh(role, all_but_last, path, 1, str(way), way.order)
+    if evidence.explained is None or not evidence.explained.is_right:
+        words = "the model is told rising t: the loop goes from clean to noisy"
+        evidence = evidence._replace(others=(("rising t", words), *wrong))
+    return evidence, path
+
+
+def _reread(
+    at: Mapping[int, Affine], model: Knowing, told: list[int], used: list[int]
+) -> dict[int, Affine]:
+    """The coefficients of x_0 and ε, if x and the answer were those of other levels."""
+
+    def weights(t: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What x and the model's answer are made of: (x_0, ε) each."""
+        abar = model.process.alpha_bar(torch.tensor([t])).item()
+        a, b = abar**0.5, (1 - abar) ** 0.5
+        return (a, b), {"eps": (0.0, 1.0), "x_0": (1.0, 0.0), "v": (-b, a)}[model.predicts]
+
+    read = {}
+    for k, one in at.items():
+        (a, b), (o, p) = weights(told[k - 1])
+        x_0, eps = one.of["x_0"].value, one.of["ε"].value
+        det = a * p - b * o
+        of_x, of_answer = (x_0 * p - eps * o) / det, (a * eps - b * x_0) / det
+        (a, b), (o, p) = weights(used[k - 1])
+        error = 10 * one.of["ε"].error / abs(det)
+        of = {
+            "x_0": Value(of_x * a + of_answer * o, error),
+            "ε": Value(of_x * b + of_answer * p, error),
+        }
+        read[k] = replace(one, of=of)
+    return read

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from alphabar.checks import check_number, check_seed, check_whole
+from alphabar.arguments import check_number, check_seed, check_whole
 from alphabar.spec import Family, Named
 
 if TYPE_CHECKING:

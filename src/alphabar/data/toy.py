@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float64, Int64
 from numpy.random import Generator, default_rng
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.data.base import DATA, Data, Draw, Randomness, check_count, check_noise, generated
 
 if TYPE_CHECKING:

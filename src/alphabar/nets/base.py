@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.condition import Condition
 from alphabar.spec import Family, Named
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alphabar.checks import check_number, check_whole
+from alphabar.arguments import check_number, check_whole
 from alphabar.condition import Condition
 from alphabar.nets.base import NETS, ConditionEmbedding, Recipe, Task
 

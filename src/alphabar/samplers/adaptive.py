@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.samplers.base import SAMPLERS, Asked, Noise, levels_of
 from alphabar.schedule import Level
 from alphabar.spec import Named

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.samplers.base import (
     SAMPLERS,
     Asked,

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.samplers.base import (
     SAMPLERS,
     LinearSampler,

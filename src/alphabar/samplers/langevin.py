@@ -14,7 +14,7 @@ predictor–corrector sampler does it after each step of another method (Song et
 import math
 from dataclasses import dataclass
 
-from alphabar.checks import check_number, check_whole
+from alphabar.arguments import check_number, check_whole
 from alphabar.samplers.base import (
     SAMPLERS,
     LinearSampler,

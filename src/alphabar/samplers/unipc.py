@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from alphabar.checks import check_whole
+from alphabar.arguments import check_whole
 from alphabar.samplers.base import SAMPLERS, LinearSampler, Move, gain, levels_of, steps_of
 from alphabar.samplers.multistep import counts, mixes_of, moments, polynomial_rows
 from alphabar.schedule import Level

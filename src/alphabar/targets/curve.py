@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.targets.base import Column
 from alphabar.targets.cloud import Cloud
 from alphabar.targets.points import Blurred

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from alphabar.checks import check_number
+from alphabar.arguments import check_number
 from alphabar.targets.base import Column, Target, check_finite, check_weights
 from alphabar.targets.cloud import Cloud
 
