@@ -1,9 +1,11 @@
 """check: whether somebody's diffusion code is right, or which bug it has."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
+from alphabar.check.catalogue import named
 from alphabar.check.formula import Process
 from alphabar.check.linear import Role, check_linear
 from alphabar.check.loop import check_loop
@@ -52,7 +54,17 @@ def step(
     given: Mapping[str, object] | None = None,
 ) -> Report:
     """Whether a step of a sampler makes of a true x_0 and ε what it should."""
-    return _linear(step_role(predicts), function, betas, given)
+    report = _linear(step_role(predicts), function, betas, given)
+    if report.verdict != "bug":
+        return report
+    for other in sorted({"eps", "x_0", "v"} - {predicts}):
+        again = _linear(step_role(other), function, betas, given)
+        if again.verdict in ("right", "equivalent"):
+            words = f"with a model that predicts {other} the step is right"
+            diagnosis = named("step", f"takes it for {other}", words)
+            (found,) = report.functions
+            return Report((replace(found, diagnoses=(diagnosis, *found.diagnoses)),))
+    return report
 
 
 def _linear(

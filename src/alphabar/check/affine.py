@@ -94,6 +94,7 @@ def fit(
     result: Float[Tensor, "n ..."],
     inputs: Mapping[str, Float[Tensor, "n ..."]],
     draws: Sequence[tuple[Law, Tensor]],
+    rounding: float = _ROUNDING,
 ) -> Affine:
     """The coefficients of a result in what it may depend on.
 
@@ -101,6 +102,7 @@ def fit(
         result: (n, …).
         inputs: of the result's shape, linearly independent.
         draws: what was drawn at random on the way, with its law.
+        rounding: of the result, as a share of its size.
 
     Raises:
         NotFinite: a result that is not.
@@ -118,7 +120,7 @@ def fit(
     size = result.square().mean().sqrt().item()
     full = [*columns, *(d.reshape(-1) for _, d in drawn)]
     found, left = _least_squares(full, result)
-    if left <= _ROUNDING * size + 1e-12:
+    if left <= rounding * size + 1e-12:
         return _exact(names, found, drawn, size, left)
     found, left = _least_squares(columns, result)
     return _estimated(names, columns, found, result)
@@ -201,7 +203,7 @@ def _estimated(
     shares = ""
     for axis, who in ((0, "all items"), (1, "all numbers of an item")):
         along = spread.shape[axis]
-        if along > 1 and spread.mean(axis).var().item() > 0.5 * std**2:
+        if n > 1000 and along > 1 and spread.mean(axis).var().item() > 0.5 * std**2:
             shares = who
     constant = Value(found[-1].item(), errors[-1].item())
     return Affine(values, constant, noise, _law(z), False, shares, leans, 1.0)

@@ -67,7 +67,7 @@ BUGS = (
         "ᾱ_{t−1} is padded on the wrong side",
         "alpha_bar_prev = cat([1, alpha_bar[:-1]])",
         "denoising-diffusion-pytorch 18",
-        (("posterior", "x_0: all +1"), ("posterior", "x_t: noise +1")),
+        (("posterior", "x_0: abar +2"), ("posterior", "x_t: noise +2")),
     ),
     Bug(
         "A12",
@@ -75,6 +75,13 @@ BUGS = (
         "begin at t = T: with spacing trailing, or linspace(T − 1, 0, N)",
         "diffusers 2585, 3664",
         (("step", "late start"),),
+    ),
+    Bug(
+        "A16",
+        "the root of a logarithm: a log-variance taken for a variance",
+        "std = exp(0.5 * log_variance)",
+        "diffusers 14569",
+        (("step", "never finite"), ("posterior", "never finite")),
     ),
     Bug(
         "A20",
@@ -96,6 +103,20 @@ BUGS = (
         "call model(x, timesteps[i]), not model(x, i)",
         "Stability-AI/stablediffusion 226",
         (("step", "index for t"),),
+    ),
+    Bug(
+        "A24",
+        "the steps are paired one off: the last leads from a level to itself, and divides by 0",
+        "pair each t with the next: zip(times, [*times[1:], -1])",
+        "denoising-diffusion-pytorch 81",
+        (("step", "not finite at the end"),),
+    ),
+    Bug(
+        "A25",
+        "the model predicts x_0, and its answer is taken for ε",
+        "turn the answer into ε first: (x_t − √ᾱ_t·x̂_0)/√(1 − ᾱ_t)",
+        "diffusers 1486",
+        (("step", "takes it for eps"),),
     ),
     Bug(
         "A26",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from alphabar.check.formula import Edit, Formula, Process, edits
+from alphabar.check.formula import Base, Edit, Formula, Process, edits
 
 # A standard normal number is further out than this once in 10⁹.
 _FAR = 6.1
@@ -24,6 +24,7 @@ class Convention(NamedTuple):
     formulas: Mapping[str, Formula]  # of each coefficient
     is_usual: bool = True  # else it is `equivalent`
     wrong: str = ""  # what is wrong with all of it, if it is
+    is_chain: bool = False  # whether t steps are made, one after the other, from t = 0
 
 
 class Series(NamedTuple):
@@ -67,6 +68,7 @@ def explain(
     conventions: Sequence[Convention],
     bases: Sequence[int],
     process: Process,
+    by_way_of_x_0: bool = False,
     eps: float = SINGLE,
 ) -> list[Explanation]:
     """All that explains every coefficient at every step, the least far-fetched first.
@@ -77,15 +79,23 @@ def explain(
         conventions: ways to be right.
         bases: what the first noisy level may be called, 0 or 1.
         process: what the person has stated.
+        by_way_of_x_0: whether the coefficients may be sums, by way of the posterior's mean, which
+            loses more digits.
         eps: rounding of the numbers that the person's code works with.
     """
     found = []
     for convention in conventions:
         for base in bases:
             t = index + 1 - base
-            parts = []
+            floor = _lost(process, t, eps) if by_way_of_x_0 else torch.zeros(len(t)).double()
+            parts: list[Part] = []
             for name, right in convention.formulas.items():
-                part = _best(name, right, measured[name], t, process, eps)
+                series = measured[name]
+                if convention.is_chain:
+                    kept = _used(parts[0]) if parts else None
+                    part = _best_chain(name, right, kept, series, t, process)
+                else:
+                    part = _best(name, right, series, t, process, eps, floor)
                 if part is None:
                     break
                 parts.append(part)
@@ -103,12 +113,47 @@ def _best(
     t: Int64[Tensor, " n"],
     process: Process,
     eps: float,
+    floor: Float64[Tensor, " n"],
 ) -> Part | None:
     """The least change of the formula that fits; None if none does."""
     for edit in (None, *_ordered(right)):
         formula = right if edit is None else edit.formula
-        misfit = _misfit(formula, series, t, process, eps)
+        misfit = _misfit(formula, series, t, process, eps, floor)
         if misfit is not None:
+            return Part(name, right, edit, misfit)
+    return None
+
+
+def _used(part: Part) -> Formula:
+    return part.right if part.found is None else part.found.formula
+
+
+def _best_chain(
+    name: str,
+    right: Formula,
+    kept: Formula | None,
+    series: Series,
+    t: Int64[Tensor, " n"],
+    process: Process,
+) -> Part | None:
+    """The same for what t steps make of one: of x_0 the product, of the noise the root of a sum.
+
+    x_t = Π a_i·x_0 + √(Σ_i b_i²·Π_{j>i} a_j²)·z
+    """
+    every = torch.arange(1, process.T + 1)
+    a = None if kept is None else kept.at(process, every)
+    for edit in (None, *_ordered(right)):
+        each = (right if edit is None else edit.formula).at(process, every)
+        if a is None:
+            whole = each.cumprod(0)
+        else:
+            after = a.square().cumprod(0)
+            whole = (after * (each.square() / after).cumsum(0)).sqrt()
+        found = torch.cat([torch.tensor([1.0 if a is None else 0.0]).double(), whole])[t]
+        apart = (series.values - found).abs()
+        if (apart <= _FAR * series.errors + 1e-3 * found.abs() + 1e-6).all():
+            known = found != 0
+            misfit = (apart / found.abs())[known].max().item() if known.any() else 0.0
             return Part(name, right, edit, misfit)
     return None
 
@@ -134,18 +179,32 @@ def _ordered(right: Formula) -> tuple[Edit, ...]:
 
 
 def _misfit(
-    formula: Formula, series: Series, t: Int64[Tensor, " n"], process: Process, eps: float
+    formula: Formula,
+    series: Series,
+    t: Int64[Tensor, " n"],
+    process: Process,
+    eps: float,
+    floor: Float64[Tensor, " n"],
 ) -> float | None:
     """The largest relative deviation, if all are within what chance and rounding explain."""
     predicted = formula.at(process, t)
     apart = (series.values - predicted).abs()
     rounded = rounding(formula, process, t, eps) * predicted.abs()
     rounded = torch.where(predicted == 0, 0.0, rounded)
-    allowed = _FAR * series.errors + rounded + 200 * eps
-    if not (apart <= allowed).all():  # NaN fails too: a step that does not exist
+    allowed = _FAR * series.errors + rounded + floor + 200 * eps
+    # A formula of a step that there is not says nothing, but it must say something of most.
+    known = predicted.isfinite()
+    if known.sum() < max(1, len(t) - 1) or not (apart <= allowed)[known].all():
         return None
-    known = series.errors.isfinite() & (predicted != 0)
+    known &= series.errors.isfinite() & (predicted != 0)
     return (apart / predicted.abs())[known].max().item() if known.any() else 0.0
+
+
+def _lost(process: Process, t: Int64[Tensor, " n"], eps: float) -> Float64[Tensor, " n"]:
+    """What β_t/(1 − ᾱ_t) loses, and with it the posterior's mean: much, near the data."""
+    beta, noise = (process.log(Base(name), t).exp() for name in ("beta", "noise"))
+    lost = 2 * eps * (1 + process.time(t).double().sqrt()) * beta / noise.square()
+    return lost.nan_to_num(nan=0.0)  # of a step towards noise
 
 
 def rounding(
@@ -157,8 +216,7 @@ def rounding(
     """
     total = torch.full((len(t),), 30 * eps, dtype=torch.float64)
     for base, power in formula.powers:
-        steps = (t + base.shift).clamp(0, process.T).double()
-        drift = 4 * eps * (1 + steps.sqrt())
+        drift = 4 * eps * (1 + process.time(t).double().sqrt())
         if base.name in ("noise", "beta"):
             drift = drift / process.log(base, t).exp().clamp(min=1e-300)
         total = total + abs(power) * drift

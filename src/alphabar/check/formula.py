@@ -136,6 +136,10 @@ class Process:
         """ᾱ_t."""
         return self._logs["abar"][t].exp()
 
+    def time(self, t: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """How many steps of the process lie before each level."""
+        return t
+
     def is_last(self, t: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Whether the step from t back is the last one, to clean data."""
         return t == 1
@@ -163,6 +167,10 @@ class Path(Process):
     def T(self) -> int:
         """How many steps."""
         return len(self.t)
+
+    def time(self, t: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """How many steps of the process lie before each level."""
+        return self.t[t - 1]
 
     def is_last(self, t: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Whether the step is the last of the path."""
@@ -229,7 +237,7 @@ def edits(right: Formula) -> Iterator[Edit]:
             other = base._replace(name=name)
             kind = f"{name} for {base.name}"
             yield Edit(changed(base, p, other), kind, f"{other} stands where {base} is meant", 1)
-        for by in (-1, 1):
+        for by in (-1, 1, 2):
             other = base._replace(shift=base.shift + by)
             if other.shift in SHIFTS:
                 kind = f"{base.name} {by:+d}"

@@ -158,6 +158,8 @@ def _ways(role: Role, stranger: Stranger, process: Process, shape: tuple[int, ..
     middle = max(1, process.T // 2)
     slots = role.supply(process, middle, 4, shape, torch.Generator().manual_seed(0)).slots
     tried = {**slots, "t": torch.full((4,), middle)}
+    if role.lands:
+        tried["s"] = tried["t"] - 1
     with seeded(0):
         return list(ways(stranger, tried, (*role.needed, "t"), (4, *shape)))
 
@@ -193,7 +195,8 @@ def _call(
         terms[NOISE] = supply.slots[role.noise].flatten(1)
 
     def call() -> Tensor:
-        return way.call(stranger, {**supply.slots, "t": torch.full((n,), i)}).flatten(1)
+        steps = {"t": torch.full((n,), i), "s": torch.full((n,), i - 1)}
+        return way.call(stranger, {**supply.slots, **steps}).flatten(1)
 
     try:
         with seeded(17 + i):
@@ -236,7 +239,8 @@ def _outcome(
     evidence = weigh(role, at, process, base, str(way), way.order)
     if broken:
         words = f"NaN or infinity at t = {', '.join(str(i + 1 - base) for i in sorted({*broken}))}"
-        evidence = evidence._replace(others=(("not finite", words), *evidence.others))
+        kind = "not finite" if at else "never finite"
+        evidence = evidence._replace(others=((kind, words), *evidence.others))
     return evidence
 
 
@@ -269,7 +273,7 @@ def weigh(
             others.append(("noise at the end", "the last step, to clean data, adds noise"))
         # Whatever the variance is elsewhere: there it is none, and says nothing of the rest.
         series[NOISE].errors[last] = math.inf
-    found = explain(series, index, role.conventions, (base,), process)
+    found = explain(series, index, role.conventions, (base,), process, role.lands)
     return Evidence(
         called, takes, index, series, found[0] if found else None, base, ignored, tuple(others)
     )

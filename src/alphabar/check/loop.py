@@ -66,7 +66,7 @@ def check_loop(
     generator = torch.Generator().manual_seed(0)
     x_0 = 1.6 * torch.rand(shape, generator=generator) - 0.8
     model = Knowing(x_0, process, predicts, 0)
-    tried = {
+    tried: dict[str, Any] = {
         "model": model,
         "shape": shape,
         "x_T": torch.randn(shape, generator=generator),
@@ -80,15 +80,37 @@ def check_loop(
     # The first call has shown which numbers the person's steps have.
     labels = [label for _, _, label in model.asked]
     bases = (1,) if max(labels) == process.T else (0,) if {0, process.T - 1} & {*labels} else (0, 1)
-    found = []
-    for base in bases:
-        tried["model"] = model = Knowing(x_0, process, predicts, base)
-        with seeded(1), Recorder() as recorder:
-            model.recorder = recorder
-            end = way.call(stranger, tried)
-        found.append(_evidence(role, model, end, recorder, process, way))
-    best, path = min(found, key=lambda pair: pair[0].cost)
+    best, path = _least([_run(role, stranger, way, process, predicts, b, tried) for b in bases])
+    if best.explained is None or not best.explained.is_right:
+        for other in {"eps", "x_0", "v"} - {predicts}:
+            again, along = _least(
+                [_run(role, stranger, way, process, other, b, tried) for b in bases]
+            )
+            if again.explained is not None and again.explained.is_right and not again.others:
+                words = f"with a model that predicts {other} every step is right"
+                best, path = again._replace(others=((f"takes it for {other}", words),)), along
     return finding(stranger, role, best, path, begin)
+
+
+def _least(found: list[tuple[Evidence, Process]]) -> tuple[Evidence, Process]:
+    return min(found, key=lambda pair: pair[0].cost)
+
+
+def _run(
+    role: Role,
+    stranger: Stranger,
+    way: Way,
+    process: Process,
+    predicts: str,
+    base: int,
+    tried: Mapping[str, Any],
+) -> tuple[Evidence, Process]:
+    """The whole loop, with a model of this prediction."""
+    model = Knowing(tried["model"].x_0, process, predicts, base)
+    with seeded(1), Recorder() as recorder:
+        model.recorder = recorder
+        end = way.call(stranger, {**tried, "model": model})
+    return _evidence(role, model, end, recorder, process, way)
 
 
 class Rule(NamedTuple):
@@ -109,16 +131,7 @@ def _rules(t: list[int], T: int) -> Iterator[Rule]:
     even = max(1, T // len(t))
     words = f"each step leads to t − {even} = t − T//N, whatever the next t is"
     yield Rule("stride", words, t, [max(i - even, 0) for i in t])
-    if len(t) < T and t == list(range(len(t), 0, -1)):
-        words = "the model is told the index of the step, 0 to N − 1, in place of its t"
-        for grid in (
-            [round(1 + i * (T - 1) / (len(t) - 1)) if len(t) > 1 else T for i in range(len(t))],
-            [T - even * i for i in reversed(range(len(t)))],
-            [1 + even * i for i in range(len(t))],
-            [even * (i + 1) for i in range(len(t))],
-        ):
-            falling = grid[::-1]
-            yield Rule("index for t", words, falling, [*falling[1:], 0])
+    yield from _indices(t, T)
     for by in (1, -1):
         late = [min(max(i + by, 1), T) for i in t]
         words = f"the ᾱ of t {'+' if by > 0 else '−'} 1 is used where the model is told t"
@@ -127,20 +140,40 @@ def _rules(t: list[int], T: int) -> Iterator[Rule]:
         yield Rule(f"all {by:+d}", words + ", and for the next t too", late, both)
 
 
+def _indices(t: list[int], T: int) -> Iterator[Rule]:
+    """The index of a step, counted up or down, told in its place; the t may lie in several ways."""
+    n = len(t)
+    if not 1 < n < T or sorted(t) != list(range(1, n + 1)):
+        return
+    words = "the model is told the index of the step, 0 to N − 1, in place of its t"
+    even = T // n
+    for grid in (
+        [round(1 + i * (T - 1) / (n - 1)) for i in range(n)],
+        [T - even * i for i in reversed(range(n))],
+        [1 + even * i for i in range(n)],
+        [even * (i + 1) for i in range(n)],
+    ):
+        falling = grid[::-1]
+        yield Rule("index for t", words, falling, [*falling[1:], 0])
+
+
 def _evidence(
     role: Role, model: Knowing, end: Tensor, recorder: Recorder, process: Process, way: Way
 ) -> tuple[Evidence, Process]:
     times = [label + 1 - model.base for _, _, label in model.asked]
     at, wrong = _measured(model, end, recorder)
-    if times[0] < process.T and times[0] == max(times):
+    if "x_T" not in way.order and times[0] < process.T and times[0] == max(times):
         words = f"the model is told t = {times[0]} first, and x_T ~ N(0, I) belongs to {process.T}"
         wrong.append(("late start", words))
-    if len(times) > 1 and times[0] < times[-1]:
-        return _upwards(role, at, times, wrong, process, way)
-    found = []
-    for rule in _rules(times, process.T):
+    rises = len(times) > 1 and times[0] < times[-1]
+    if rises:
+        upwards = _upwards(role, at, times, wrong, process, way)
+        if not upwards[0].others:
+            return upwards
+    found = [upwards] if rises else []
+    for rule in _indices(times, process.T) if rises else _rules(times, process.T):
         path = Path(process.beta, torch.tensor(rule.t), torch.tensor(rule.s))
-        if (path.t <= path.s).any():
+        if (path.t < path.s).any():
             continue
         read = at if rule.t == times else _reread(at, model, times, rule.t)
         evidence = weigh(role, read, path, 1, str(way), way.order)
@@ -163,8 +196,8 @@ def _measured(
         try:
             at[k + 1] = fit(result, terms, recorder.draws[drawn[k] : drawn[k + 1]])
         except NotFinite:
-            label = model.asked[k][2]
-            return at, [("not finite", f"NaN or infinity comes of the step that begins at {label}")]
+            kind = "not finite at the end" if k == len(results) - 1 else "not finite"
+            return at, [(kind, f"NaN or infinity comes of the step from t = {model.asked[k][2]}")]
     return at, []
 
 

@@ -34,6 +34,7 @@ from alphabar.check.roles import MARGINAL
 from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
 
 ITEMS, SHAPE, LABELS = 4096, (3,), 8
+_ROUNDING = 1e-3  # of a target, which is a quotient of differences
 F = Formula.of
 
 _NOISED = {"x_0": F(abar=0.5), NOISE: F(noise=0.5)}
@@ -156,7 +157,7 @@ def _at(i: int, results: Tensor, seen: Seen, way: Way, tried: Mapping[str, Any])
     if NOISE in way.order:
         terms[NOISE] = tried[NOISE][rows]
     draws = [(law, d[rows]) for law, d in seen.draws if d.shape == results.shape]
-    return fit(results[rows], terms, draws)
+    return fit(results[rows], terms, draws, _ROUNDING)
 
 
 def _ways(stranger: Stranger, tried: Mapping[str, Any]) -> list[Way]:

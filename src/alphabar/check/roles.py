@@ -52,6 +52,12 @@ TRANSITION = Role(
         Convention(
             "variance-exploding (x_t/√ᾱ_t)", {"x_{t−1}": F(), NOISE: F(beta=0.5, abar=-0.5)}, False
         ),
+        Convention(
+            "the whole chain from x_0",
+            {"x_{t−1}": F(alpha=0.5), NOISE: F(beta=0.5)},
+            False,
+            is_chain=True,
+        ),
     ),
 )
 _MEAN = {

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MANY_RESULTS = 4  # of one shape
+
 # How a step is handed over: one number for all items or one for each, of one type or another.
 T_FORMS: Mapping[str, Callable[[Tensor], object]] = {
     "t: int64 (B,)": lambda t: t,
@@ -117,7 +119,7 @@ class Way:
 
 
 def _formed(name: str, value: Any, form: str) -> object:
-    return T_FORMS[form](value) if name == "t" else value
+    return T_FORMS[form](value) if name in ("t", "s") else value
 
 
 def ways(
@@ -154,10 +156,16 @@ def ways(
                 except Exception as error:
                     said = said or f"{type(error).__name__}: {error}"
                     continue
-                for picked, result in enumerate(results):
-                    if tuple(result.shape) == tuple(shape) and result.is_floating_point():
-                        found = True
-                        yield Way(order, form, picked)
+                fitting = [
+                    i
+                    for i, result in enumerate(results)
+                    if tuple(result.shape) == tuple(shape) and result.is_floating_point()
+                ]
+                if len(fitting) > MANY_RESULTS:  # all that was passed on the way: the last is meant
+                    fitting = [fitting[-1] - len(results)]
+                for picked in fitting:
+                    found = True
+                    yield Way(order, form, picked)
     if not found:
         raise CannotCheck(
             f"{stranger.name} gave nothing of shape {tuple(shape)} for {', '.join(tried)} in any "
