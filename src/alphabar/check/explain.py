@@ -116,12 +116,20 @@ def _best(
     floor: Float64[Tensor, " n"],
 ) -> Part | None:
     """The least change of the formula that fits; None if none does."""
-    for edit in (None, *_ordered(right)):
-        formula = right if edit is None else edit.formula
-        misfit = _misfit(formula, series, t, process, eps, floor)
-        if misfit is not None:
-            return Part(name, right, edit, misfit)
-    return None
+    tried = _tried(right)
+    predicted, rounded = tried.at(process, t, eps)
+    apart = (series.values - predicted).abs()
+    rounded = torch.where(predicted == 0, 0.0, rounded * predicted.abs())
+    within = apart <= _FAR * series.errors + rounded + floor + 200 * eps
+    # A formula of a step that there is not says nothing, but it must say something of most.
+    known = predicted.isfinite()
+    fits = (within | ~known).all(1) & (known.sum(1) >= max(1, len(t) - 1))
+    if not fits.any():
+        return None
+    i = int(fits.to(torch.uint8).argmax())  # the first
+    told = known[i] & series.errors.isfinite() & (predicted[i] != 0)
+    misfit = (apart[i] / predicted[i].abs())[told].max().item() if told.any() else 0.0
+    return Part(name, right, tried.edits[i], misfit)
 
 
 def _used(part: Part) -> Formula:
@@ -178,28 +186,6 @@ def _ordered(right: Formula) -> tuple[Edit, ...]:
     return tuple(sorted((e for _, e in (*once.values(), *twice.values())), key=lambda e: e.cost))
 
 
-def _misfit(
-    formula: Formula,
-    series: Series,
-    t: Int64[Tensor, " n"],
-    process: Process,
-    eps: float,
-    floor: Float64[Tensor, " n"],
-) -> float | None:
-    """The largest relative deviation, if all are within what chance and rounding explain."""
-    predicted = formula.at(process, t)
-    apart = (series.values - predicted).abs()
-    rounded = rounding(formula, process, t, eps) * predicted.abs()
-    rounded = torch.where(predicted == 0, 0.0, rounded)
-    allowed = _FAR * series.errors + rounded + floor + 200 * eps
-    # A formula of a step that there is not says nothing, but it must say something of most.
-    known = predicted.isfinite()
-    if known.sum() < max(1, len(t) - 1) or not (apart <= allowed)[known].all():
-        return None
-    known &= series.errors.isfinite() & (predicted != 0)
-    return (apart / predicted.abs())[known].max().item() if known.any() else 0.0
-
-
 def _lost(process: Process, t: Int64[Tensor, " n"], eps: float) -> Float64[Tensor, " n"]:
     """What β_t/(1 − ᾱ_t) loses, and with it the posterior's mean: much, near the data."""
     beta, noise = (process.log(Base(name), t).exp() for name in ("beta", "noise"))
@@ -207,17 +193,39 @@ def _lost(process: Process, t: Int64[Tensor, " n"], eps: float) -> Float64[Tenso
     return lost.nan_to_num(nan=0.0)  # of a step towards noise
 
 
-def rounding(
-    formula: Formula, process: Process, t: Int64[Tensor, " n"], eps: float
-) -> Float64[Tensor, " n"]:
-    """How far, relatively, a value may be off in arithmetic of this precision.
+class _Tried(NamedTuple):
+    """The law and all its changes, as a table of powers: one product gives the value of each."""
 
-    ᾱ_t as a running product is off by about √t·eps, and so is 1 − ᾱ_t, which may be far smaller.
-    """
-    total = torch.full((len(t),), 30 * eps, dtype=torch.float64)
-    for base, power in formula.powers:
-        drift = 4 * eps * (1 + process.time(t).double().sqrt())
-        if base.name in ("noise", "beta"):
-            drift = drift / process.log(base, t).exp().clamp(min=1e-300)
-        total = total + abs(power) * drift
-    return total
+    edits: tuple[Edit | None, ...]  # None: the law
+    bases: tuple[Base, ...]
+    powers: Float64[Tensor, "m bases"]
+    factors: Float64[Tensor, " m"]
+
+    def at(
+        self, process: Process, t: Int64[Tensor, " n"], eps: float
+    ) -> tuple[Float64[Tensor, "m n"], Float64[Tensor, "m n"]]:
+        """The value of each at every t, and how far, relatively, rounding may have put it off.
+
+        ᾱ_t as a running product is off by about √t·eps, and so is 1 − ᾱ_t, which may be far less.
+        """
+        logs = torch.stack([process.log(base, t) for base in self.bases])
+        far = logs.nan_to_num(nan=0.0, neginf=-1e5, posinf=1e5)
+        values = self.factors[:, None] * (self.powers @ far).exp()
+        unknown = (self.powers != 0).double() @ logs.isnan().double() > 0
+        drift = (4 * eps * (1 + process.time(t).double().sqrt())).expand(len(self.bases), len(t))
+        small = torch.tensor([base.name in ("noise", "beta") for base in self.bases])[:, None]
+        drift = torch.where(small, drift / far.exp().clamp(1e-300), drift)
+        return values.masked_fill(unknown, math.nan), 30 * eps + self.powers.abs() @ drift
+
+
+@lru_cache(maxsize=256)
+def _tried(right: Formula) -> _Tried:
+    edits_ = (None, *_ordered(right))
+    formulas = [right if edit is None else edit.formula for edit in edits_]
+    bases = sorted({base for formula in formulas for base, _ in formula.powers})
+    powers = torch.zeros(len(formulas), len(bases), dtype=torch.float64)
+    for i, formula in enumerate(formulas):
+        for base, power in formula.powers:
+            powers[i, bases.index(base)] = power
+    factors = torch.tensor([formula.factor for formula in formulas], dtype=torch.float64)
+    return _Tried(edits_, tuple(bases), powers, factors)
