@@ -47,19 +47,22 @@ def is_named(specimen: Specimen, report: Report) -> bool:
     return report.verdict == "bug" and report.functions[0].diagnoses[0].id == specimen.id
 
 
-@pytest.mark.parametrize("specimen", SOUND[::2], ids=name)
+# A third of them here; all, the long chains too, in `make prove`.
+@pytest.mark.parametrize(
+    "specimen", [s for s in SOUND if s.subject != "forward_process"][::3], ids=name
+)
 def test_right_code_is_not_blamed(specimen: Specimen) -> None:
     report = checked(specimen)
     assert is_sound(specimen, report), report
 
 
-@pytest.mark.parametrize("specimen", BUGS[::2], ids=name)
+@pytest.mark.parametrize("specimen", BUGS[1::3], ids=name)
 def test_a_bug_is_called_by_its_name(specimen: Specimen) -> None:
     report = checked(specimen)
     assert is_named(specimen, report), report
 
 
-@pytest.mark.parametrize("specimen", [SOUND[1], BUGS[0], BUGS[5]], ids=name)
+@pytest.mark.parametrize("specimen", [SOUND[3], BUGS[-1], BUGS[10]], ids=name)
 def test_names_in_the_code_change_nothing(specimen: Specimen) -> None:
     one, other = checked(specimen), checked(specimen, seed=3)
     assert one.verdict == other.verdict
