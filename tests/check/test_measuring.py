@@ -170,3 +170,17 @@ def test_the_worst_verdict_is_the_report_s() -> None:
     assert document["functions"][0]["diagnoses"] == [
         {"id": "A1", "name": "n", "explains": "e", "remedy": "r"}
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[0.1], [0.1, 1.0], [0.0, 0.1], [[0.1, 0.2]], [0.1, math.nan], "b"]
+)
+def test_betas_that_mean_nothing(wrong: object) -> None:
+    with pytest.raises(ValueError, match="betas"):
+        check.marginal(lambda x, t: x, betas=wrong)
+
+
+def test_a_prediction_that_there_is_not() -> None:
+    for one in (check.step, check.sampler, check.loss):
+        with pytest.raises(ValueError, match="predicts = 'noise': choose eps"):
+            one(lambda model, x, t: x, betas=betas(), predicts="noise")
