@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from alphabar import check
-from alphabar.check.affine import NotFinite, fit, measure
+from alphabar.check.affine import Affine, NotFinite, Value, fit, measure
 from alphabar.check.explain import Convention, Series, explain
 from alphabar.check.formula import Base, Formula, Path, Process, edits
+from alphabar.check.loop import Knowing, _reread
 from alphabar.check.report import CheckFailed, Diagnosis, Finding, Report
 
 BETAS = np.linspace(1e-3, 0.2, 50)
@@ -170,6 +171,23 @@ def test_the_worst_verdict_is_the_report_s() -> None:
     assert document["functions"][0]["diagnoses"] == [
         {"id": "A1", "name": "n", "explains": "e", "remedy": "r"}
     ]
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x_0", "v"])
+def test_a_step_reread_at_another_level(predicts: str) -> None:
+    """0.8·x − 0.3·answer: of x_0 and ε by the level that was told, and by the one that was used."""
+
+    def made_of(t: int) -> dict[str, Value]:
+        a, b = math.sqrt(ABAR[t]), math.sqrt(1 - ABAR[t])
+        answer = {"eps": (0, 1), "x_0": (1, 0), "v": (-b, a)}[predicts]
+        x_0, eps = 0.8 * a - 0.3 * answer[0], 0.8 * b - 0.3 * answer[1]
+        return {"x_0": Value(x_0, 1e-9), "ε": Value(eps, 1e-9)}
+
+    model = Knowing(torch.zeros(2, 3), PROCESS, predicts, 1)
+    told = Affine(made_of(30), Value(0.0, 0.0), Value(0.0, 0.0), "none", True)
+    found = _reread({1: told}, model, [30], [12])[1]
+    for name, expected in made_of(12).items():
+        assert found.of[name].value == pytest.approx(expected.value, abs=1e-12)
 
 
 @pytest.mark.parametrize(
