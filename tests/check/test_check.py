@@ -1,4 +1,4 @@
-"""check, as far as it goes yet, on specimens of real bugs that were written apart from it."""
+"""check on specimens of real bugs that were written apart from it."""
 
 import contextlib
 import io
@@ -12,14 +12,12 @@ from specimens.catalogue import SPECIMENS
 from specimens.loading import Specimen, facts, load, reach
 
 ROLES = ("marginal", "transition", "posterior", "step", "sampler", "loss")
-STATED = {"betas", "predicts"}  # what a person may say of a function so far
-# How these are to be called cannot be guessed yet.
-UNCALLED = {"img2img", "GaussianDiffusion().interpolate"}
-# Bugs that are seen, but not by their name, or that are not seen yet.
-UNNAMED = {"A8", "A11", "A23", "A24", "A25", "A29", "A34"}
-UNSEEN = {"A8", "A34"}
-
-COVERED = [s for s in SPECIMENS if s.role in ROLES and {*s.given} <= STATED]
+# What a person may say of a loss is not all heard yet.
+COVERED = [
+    s
+    for s in SPECIMENS
+    if s.role in ROLES and (s.role != "loss" or {*s.given} <= {"betas", "predicts"})
+]
 SOUND = [s for s in COVERED if s.id == "right" or s.id.startswith("N")]
 BUGS = [s for s in COVERED if s.id.startswith("A")]
 
@@ -36,15 +34,14 @@ def checked(specimen: Specimen, seed: int | None = None) -> Report:
 
 
 def is_sound(specimen: Specimen, report: Report) -> bool:
-    if specimen.subject in UNCALLED:
-        return report.verdict == "unchecked"
     return report.verdict in ("right", "equivalent", "fragile")
 
 
 def is_named(specimen: Specimen, report: Report) -> bool:
-    if specimen.id in UNNAMED:
-        return specimen.id in UNSEEN or report.verdict == "bug"
-    return report.verdict == "bug" and report.functions[0].diagnoses[0].id == specimen.id
+    found = [d for f in report.functions for d in f.diagnoses]
+    # Clipping at ±1 is right for many data, so it is told and not blamed where no range is stated.
+    verdict = "fragile" if specimen.id == "A34" and "clip" not in specimen.given else "bug"
+    return report.verdict in (verdict, "bug") and found[0].id == specimen.id
 
 
 # A third of them here; all, the long chains too, in `make prove`.

@@ -10,9 +10,10 @@ from torch import Tensor
 from alphabar import check
 from alphabar.check.affine import Affine, NotFinite, Value, fit, measure
 from alphabar.check.explain import Convention, Series, explain
-from alphabar.check.formula import Base, Formula, Path, Process, edits
-from alphabar.check.loop import Knowing, _reread
+from alphabar.check.formula import Base, Formula, Moves, Process, edits
+from alphabar.check.loop import Audit, _reread
 from alphabar.check.report import CheckFailed, Diagnosis, Finding, Report
+from alphabar.check.scales import table
 
 BETAS = np.linspace(1e-3, 0.2, 50)
 ABAR = np.concatenate([[1.0], np.cumprod(1 - BETAS)])
@@ -38,8 +39,12 @@ def test_formulas_are_their_numbers() -> None:
     assert str(F(0.0)) == "0"
 
 
+def log_snr(*t: int) -> list[float]:
+    return [math.log(ABAR[i] / (1 - ABAR[i])) if i else math.inf for i in t]
+
+
 def test_a_path_has_steps_of_its_own() -> None:
-    path = Path(PROCESS.beta, torch.tensor([50, 20, 4]), torch.tensor([20, 4, 0]))
+    path = Moves.between(log_snr(50, 20, 4), log_snr(20, 4, 0))
     for k, (t, s) in enumerate(((50, 20), (20, 4), (4, 0)), start=1):
         assert at(F(alpha=1), k, process=path) == pytest.approx([ABAR[t] / ABAR[s]])
         assert at(F(beta=1), k, process=path) == pytest.approx([1 - ABAR[t] / ABAR[s]])
@@ -183,9 +188,9 @@ def test_a_step_reread_at_another_level(predicts: str) -> None:
         x_0, eps = 0.8 * a - 0.3 * answer[0], 0.8 * b - 0.3 * answer[1]
         return {"x_0": Value(x_0, 1e-9), "ε": Value(eps, 1e-9)}
 
-    model = Knowing(torch.zeros(2, 3), PROCESS, predicts, 1)
     told = Affine(made_of(30), Value(0.0, 0.0), Value(0.0, 0.0), "none", True)
-    found = _reread({1: told}, model, [30], [12])[1]
+    audit = Audit(table(PROCESS, 1), predicts, [30.0], {1: told}, {1: []}, [], None, [math.inf])
+    found = _reread(audit, log_snr(12))[1]
     for name, expected in made_of(12).items():
         assert found.of[name].value == pytest.approx(expected.value, abs=1e-12)
 

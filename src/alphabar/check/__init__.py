@@ -9,19 +9,24 @@ the function is to be handed, by name. None raises for what the function does: t
 report. All raise `ValueError` for betas or a prediction that mean nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from alphabar.check.catalogue import named
+from alphabar.check.drift import judge_drift
 from alphabar.check.formula import Process
 from alphabar.check.linear import check_linear
-from alphabar.check.loop import check_loop
+from alphabar.check.loop import check_loop, check_moves, scales_of
 from alphabar.check.loss import TARGETS, check_loss
+from alphabar.check.marginal import GIVES, SCALES, check_marginal
 from alphabar.check.report import CheckFailed, Diagnosis, Finding, Report
-from alphabar.check.roles import MARGINAL, POSTERIOR, TRANSITION
+from alphabar.check.reverse import VARIANCES, check_posterior, check_step
+from alphabar.check.roles import TRANSITION
 from alphabar.check.roles import step as step_role
+from alphabar.check.scales import PREDICTIONS
 
 __all__ = [
     "CheckFailed",
@@ -41,10 +46,27 @@ _PREDICTIONS = ("eps", "x_0", "v")
 
 
 def marginal(
-    function: Callable[..., object], betas: object, given: Mapping[str, object] | None = None
+    function: Callable[..., object],
+    betas: object = None,
+    scale: str = "vp",
+    gives: str = "sample",
+    dtype: torch.dtype = torch.float32,
+    given: Mapping[str, object] | None = None,
 ) -> Report:
-    """Whether a function draws x_t of x_0 as q(x_t | x_0) says (Ho et al. 2020, eq. (4))."""
-    return Report((check_linear(MARGINAL, function, _process(betas), given or {}),))
+    """Whether a function draws x_t of x_0 as q(x_t | x_0) says (Ho et al. 2020, eq. (4)).
+
+    Args:
+        function: of x_0 and t, and of noise if it takes any.
+        betas: β_1 … β_T; none of a process in continuous time, whose t is from 0 to 1, or σ.
+        scale: vp (α² + σ² = 1), ve (α = 1) or flow (α = 1 − t, σ = t).
+        gives: a sample, the mean alone, moments (mean_variance, mean_std, mean_log_variance), or v.
+        dtype: of x_0; what comes back may be rounded to it, and no more.
+        given: other arguments, by name.
+    """
+    _choose("scale", scale, SCALES)
+    _choose("gives", gives, GIVES)
+    process = None if betas is None else _process(betas)
+    return Report((check_marginal(function, process, scale, gives, dtype, given or {}),))
 
 
 def transition(
@@ -55,41 +77,83 @@ def transition(
 
 
 def posterior(
-    function: Callable[..., object], betas: object, given: Mapping[str, object] | None = None
+    function: Callable[..., object],
+    betas: object,
+    predicts: str = "eps",
+    variance: str = "fixed",
+    claims: str | None = None,
+    given: Mapping[str, object] | None = None,
 ) -> Report:
-    """Whether a function has the mean of q(x_{t−1} | x_t, x_0) (the same, eq. (7))."""
-    return Report((check_linear(POSTERIOR, function, _process(betas), given or {}),))
+    """Whether a function has the moments of q(x_{t−1} | x_t, x_0) (the same, eqs. (6) and (7)).
+
+    Args:
+        function: of x_0, x_t and t; or of a model, x_t and t.
+        betas: β_1 … β_T.
+        predicts: what a model says: eps, x_0 or v.
+        variance: fixed, or learned_range (Nichol & Dhariwal 2021, eq. (15)).
+        claims: the schedule's name, for the record.
+        given: other arguments, by name.
+    """
+    _choose("variance", variance, VARIANCES)
+    found = check_posterior(function, _process(betas), _predicts(predicts), variance, given or {})
+    return Report((found,))
 
 
 def step(
     function: Callable[..., object],
-    betas: object,
+    betas: object = None,
     predicts: str = "eps",
+    scale: str | None = None,
+    variance: str = "fixed",
+    clip: float | None = None,
     given: Mapping[str, object] | None = None,
 ) -> Report:
-    """Whether a step of a sampler makes of a true x_0 and ε what it should."""
-    role, process = step_role(_predicts(predicts)), _process(betas)
-    found = check_linear(role, function, process, given or {})
-    for other in _PREDICTIONS:
-        if found.verdict == "bug" and other != predicts:
-            again = check_linear(step_role(other), function, process, given or {})
-            if again.verdict in ("right", "equivalent"):
-                words = f"with a model that predicts {other} the step is right"
-                diagnosis = named("step", f"takes it for {other}", words)
-                found = replace(found, diagnoses=(diagnosis, *found.diagnoses))
-                break
+    """Whether a step of a sampler makes of a true x_0 and ε what it should.
+
+    Args:
+        function: of a model (or its answer), x_t and t, and of the next level if it takes one.
+        betas: β_1 … β_T; none where levels are named by σ or by a flow's time.
+        predicts: what the model says: eps, x_0 or v; score or flow too where there are no betas.
+        scale: ve or flow, where there are no betas.
+        variance: fixed, or learned_range (Nichol & Dhariwal 2021, eq. (15)).
+        clip: where x̂_0 is meant to be clipped.
+        given: other arguments, by name.
+    """
+    _choose("variance", variance, VARIANCES)
+    if betas is None:
+        levels = scales_of(None, _choose("scale", scale or "ve", SCALES))
+        law = step_role(_predicts(predicts, PREDICTIONS))
+        return Report((check_moves(law, function, levels, predicts, given or {}),))
+    process = _process(betas)
+    found = check_step(function, process, _predicts(predicts), variance, clip, given or {})
     return Report((found,))
 
 
 def sampler(
     function: Callable[..., object],
-    betas: object,
+    betas: object = None,
     predicts: str = "eps",
+    scale: str | None = None,
+    steps: int | None = None,
+    sigma: Callable[[float], object] | None = None,
+    sigmas: object = None,
     given: Mapping[str, object] | None = None,
 ) -> Report:
     """Whether a whole sampling loop does at every step what it should."""
-    role = step_role(_predicts(predicts))
-    return Report((check_loop(role, function, _process(betas), predicts, given or {}),))
+    role = step_role(_predicts(predicts, PREDICTIONS))
+    process = None if betas is None else _process(betas)
+    scales = scales_of(process, scale or "vp")
+    judge = judge_drift if sigma is not None else None
+    found = check_loop(role, function, scales, predicts, given or {}, _levels(sigmas), judge=judge)
+    return Report((found,))
+
+
+def _levels(sigmas: object) -> Tensor:
+    """σ from the noisiest to clean data, as stated, or 40 of our own (Karras et al. 2022, (5))."""
+    if sigmas is not None:
+        return torch.as_tensor(sigmas, dtype=torch.float64)
+    rise = torch.linspace(80.0 ** (1 / 7), 0.002 ** (1 / 7), 40, dtype=torch.float64)
+    return torch.cat([rise**7, torch.zeros(1, dtype=torch.float64)])
 
 
 def loss(
@@ -117,6 +181,10 @@ def _process(betas: object) -> Process:
 
 
 def _predicts(given: str, choices: tuple[str, ...] = _PREDICTIONS) -> str:
+    return _choose("predicts", given, choices)
+
+
+def _choose(name: str, given: str, choices: Sequence[str]) -> str:
     if given not in choices:
-        raise ValueError(f"predicts = {given!r}: choose {', '.join(choices)}")
+        raise ValueError(f"{name} = {given!r}: choose {', '.join(choices)}")
     return given

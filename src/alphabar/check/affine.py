@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 _NORMAL = {"randn", "randn_like", "normal", "normal_"}
 _UNIFORM = {"rand", "rand_like", "uniform_"}
 # A residual of this share of the result is rounding in float32.
-_ROUNDING = 3e-5
+ROUNDING = 3e-5
+_LOW = 1e-3  # more than that is rounding in half precision
 
 Law = Literal["none", "normal", "uniform", "other"]
 
@@ -83,18 +84,22 @@ class Affine:
     share_left: float = 0.0
 
 
-def measure(call: Callable[[], Tensor], inputs: Mapping[str, Float[Tensor, "n ..."]]) -> Affine:
+def measure(
+    call: Callable[[], Tensor],
+    inputs: Mapping[str, Float[Tensor, "n ..."]],
+    rounding: float = ROUNDING,
+) -> Affine:
     """The coefficients of what `call` makes of these inputs; see `fit`."""
     with Recorder() as recorder:
         result = call()
-    return fit(result, inputs, recorder.draws)
+    return fit(result, inputs, recorder.draws, rounding)
 
 
 def fit(
     result: Float[Tensor, "n ..."],
     inputs: Mapping[str, Float[Tensor, "n ..."]],
     draws: Sequence[tuple[Law, Tensor]],
-    rounding: float = _ROUNDING,
+    rounding: float = ROUNDING,
 ) -> Affine:
     """The coefficients of a result in what it may depend on.
 
@@ -121,7 +126,9 @@ def fit(
     full = [*columns, *(d.reshape(-1) for _, d in drawn)]
     found, left = _least_squares(full, result)
     if left <= rounding * size + 1e-12:
-        return _exact(names, found, drawn, size, left)
+        # Rounding of a result to few digits is as good as random.
+        error = left if rounding <= _LOW else 2 * left / math.sqrt(result.numel())
+        return _exact(names, found, drawn, size, error)
     found, left = _least_squares(columns, result)
     return _estimated(names, columns, found, result)
 
@@ -136,7 +143,7 @@ def _spread(draw: Tensor, result: Tensor) -> Tensor | None:
 
 def _least_squares(columns: list[Tensor], result: Tensor) -> tuple[Float64[Tensor, " k"], float]:
     """Coefficients of the columns and of 1, and the root mean square of what is left."""
-    matrix = torch.stack([*columns, torch.ones_like(columns[0])], 1)
+    matrix = torch.stack([*columns, torch.ones(result.numel(), dtype=torch.float64)], 1)
     # A draw may be a multiple of another: the shortest solution, by singular values.
     found = torch.linalg.lstsq(matrix, result.reshape(-1, 1), driver="gelsd").solution[:, 0]
     left = (matrix @ found - result.reshape(-1)).square().mean().sqrt().item()
@@ -185,7 +192,7 @@ def _estimated(
     found: Float64[Tensor, " k"],
     result: Float64[Tensor, "n d"],
 ) -> Affine:
-    matrix = torch.stack([*columns, torch.ones_like(columns[0])], 1)
+    matrix = torch.stack([*columns, torch.ones(result.numel(), dtype=torch.float64)], 1)
     rest = result.reshape(-1) - matrix @ found
     n, std = len(rest), rest.std().item()
     errors = std * torch.linalg.inv(matrix.T @ matrix).diagonal().sqrt()

@@ -56,6 +56,16 @@ BUGS = (
         (("loss", "z: sign"),),
     ),
     Bug(
+        "A5",
+        "times are drawn from a normal law where they must be uniform",
+        "draw t with torch.rand, so that it lies in [0, 1]",
+        "lucidrains/rectified-flow-pytorch 16",
+        (
+            ("time_sampling", "normal t"),
+            ("loss", "normal t"),
+        ),
+    ),
+    Bug(
         "A6",
         "the noise is multiplied by x_0 too",
         "add sqrt(1 - alpha_bar[t]) * noise: the noise does not depend on the data",
@@ -63,18 +73,96 @@ BUGS = (
         (("marginal", "noise by state"),),
     ),
     Bug(
+        "A7",
+        "variance-preserving mixing, with the data scaled down, in a variance-exploding process",
+        "x_t = x_0 + sigma * noise, with no factor of x_0",
+        "diffusers 253",
+        (
+            ("marginal", "x_0: scaled down"),
+            ("scheduler", "marginal scaled down"),
+        ),
+    ),
+    Bug(
+        "A8",
+        "the data are noised to one level, and denoised from another",
+        "begin the loop at the level to which the data were noised",
+        "CompVis/stable-diffusion 533, InvokeAI 1946",
+        (("step", "start at another level"),),
+    ),
+    Bug(
+        "A9",
+        "the data are brought to [−1, 1] twice, or after the noise was added",
+        "x_0 = 2 * images - 1, once, before any noise",
+        "imagen-pytorch 160, DALLE2-pytorch 102",
+        (
+            ("loss", "range twice"),
+            ("loss", "range after noise"),
+            ("loss", "range never"),
+        ),
+    ),
+    Bug(
+        "A10",
+        "the table keeps ᾱ_0 = 1, of the clean data, and divides by 1 − ᾱ_0 = 0",
+        "leave the first value out: alpha_bar = cumprod(1 - betas) starts with 1 - betas[0]",
+        "MONAI GenerativeModels 489",
+        (
+            ("schedule", "keeps clean"),
+            ("posterior", "keeps clean"),
+            ("step", "keeps clean"),
+            ("marginal", "keeps clean"),
+            ("scheduler", "keeps clean"),
+        ),
+    ),
+    Bug(
         "A11",
         "ᾱ_{t−1} is padded on the wrong side",
         "alpha_bar_prev = cat([1, alpha_bar[:-1]])",
         "denoising-diffusion-pytorch 18",
-        (("posterior", "x_0: abar +2"), ("posterior", "x_t: noise +2")),
+        (
+            ("posterior", "padded right"),
+            ("posterior", "next for previous"),
+            ("step", "padded right"),
+            ("step", "next for previous"),
+            ("schedule", "padded right"),
+        ),
     ),
     Bug(
         "A12",
         "sampling starts below T",
         "begin at t = T: with spacing trailing, or linspace(T − 1, 0, N)",
         "diffusers 2585, 3664",
-        (("step", "late start"),),
+        (
+            ("step", "late start"),
+            ("schedule", "late start"),
+            ("schedule", "signal left at the end"),
+        ),
+    ),
+    Bug(
+        "A13",
+        "T is another, and the range of β is kept: the end is not noise",
+        "scale the range of β by 1000/T, or take a schedule that is made for any T",
+        "tiny-diffusion 4, diffusers 12341",
+        (("schedule", "ends before noise"),),
+    ),
+    Bug(
+        "A14",
+        "σ′(t) misses a factor",
+        "σ′ = ½·(β_min + (β_max − β_min)·t)·(σ + 1/σ)",
+        "deepinv 1343",
+        (
+            ("schedule", "slope by a factor"),
+            ("step", "slope by a factor"),
+        ),
+    ),
+    Bug(
+        "A15",
+        "a learned range interpolates the variances, not their logarithms",
+        "exp(part * log(beta) + (1 - part) * log(beta_tilde))",
+        "diffusers 2090, 3006",
+        (
+            ("posterior", "linear in variance"),
+            ("step", "linear in variance"),
+        ),
     ),
     Bug(
         "A16",
@@ -82,6 +170,33 @@ BUGS = (
         "std = exp(0.5 * log_variance)",
         "diffusers 14569",
         (("step", "never finite"), ("posterior", "never finite")),
+    ),
+    Bug(
+        "A17",
+        "the min-SNR weight is clamped the wrong way",
+        "weight = clamp(snr, max=gamma)/snr for a model that predicts eps",
+        "denoising-diffusion-pytorch 363",
+        (
+            ("weighting", "clamped the wrong way"),
+            ("loss", "clamped the wrong way"),
+        ),
+    ),
+    Bug(
+        "A18",
+        "weights and errors are multiplied in all pairs: mean(w)·mean(error)",
+        "bring both to the shape (B,) before they are multiplied",
+        "bayesflow 787",
+        (("loss", "weights averaged"),),
+    ),
+    Bug(
+        "A19",
+        "the weight is infinite, or NaN, where SNR = 0",
+        "write it without a division by the SNR, or clamp the SNR from below",
+        "kohya sd-scripts 1263, Min-SNR-Diffusion-Training 4",
+        (
+            ("weighting", "not finite without signal"),
+            ("loss", "weight not finite"),
+        ),
     ),
     Bug(
         "A20",
@@ -98,6 +213,13 @@ BUGS = (
         (("loss", "asks for eps"),),
     ),
     Bug(
+        "A22",
+        "the embedding runs over the batch, not over the items' own t",
+        "embed each t alone: angles = t[:, None] * rates[None, :]",
+        "gmongaras/Diffusion_models_from_scratch 10",
+        (("embedding", "depends on the batch"),),
+    ),
+    Bug(
         "A23",
         "the model is told an index where a timestep is meant",
         "call model(x, timesteps[i]), not model(x, i)",
@@ -106,10 +228,10 @@ BUGS = (
     ),
     Bug(
         "A24",
-        "the steps are paired one off: the last leads from a level to itself, and divides by 0",
+        "DDIM takes ᾱ_{t−1} where ᾱ_t is meant: the last pair is (0, 0), and divides by 0",
         "pair each t with the next: zip(times, [*times[1:], -1])",
         "denoising-diffusion-pytorch 81",
-        (("step", "not finite at the end"),),
+        (("step", "not finite at the end"), ("step", "leads to itself"), ("step", "uses ᾱ_prev")),
     ),
     Bug(
         "A25",
@@ -126,6 +248,25 @@ BUGS = (
         (("step", "stride"), ("step", "t-1")),
     ),
     Bug(
+        "A27",
+        "the second stage of Heun's step is taken at the wrong σ",
+        "divide by sigma_next, and ask the model there",
+        "diffusers 1512",
+        (("step", "second stage"),),
+    ),
+    Bug(
+        "A28",
+        "the last step goes wrong: σ repeated, the order not lowered, or a second stage at σ = 0",
+        "end with one step of first order from the least σ to 0",
+        "diffusers 6477, 6953, 9007",
+        (
+            ("schedule", "last σ repeated"),
+            ("schedule", "no zero at the end"),
+            ("step", "last step"),
+            ("step", "last σ repeated"),
+        ),
+    ),
+    Bug(
         "A29",
         "the last step leads to ᾱ_1 and not to ᾱ_0 = 1",
         "let the last step end at alpha_bar = 1, so that it returns x̂_0",
@@ -138,6 +279,47 @@ BUGS = (
         "visit the steps from T down to 1",
         "nathan-barry/tiny-diffusion 2",
         (("step", "rising t"),),
+    ),
+    Bug(
+        "A31",
+        "the noise of a Langevin step lacks √(2·step)",
+        "x + step * score(x) + sqrt(2 * step) * noise",
+        "google-research/ibc 6",
+        (("langevin", "noise by a factor"),),
+    ),
+    Bug(
+        "A32",
+        "the classifier's gradient is taken at x_t, where the mean of x_{t−1} is meant",
+        "mean + scale * variance * gradient(mean, t)",
+        "openai/guided-diffusion 51",
+        (("guidance", "gradient at x_t"),),
+    ),
+    Bug(
+        "A33",
+        "the decay of the average is overwritten",
+        "keep `decay` as it was given, and use min(decay, warm-up)",
+        "diffusers 1864",
+        (("ema", "other decay"),),
+    ),
+    Bug(
+        "A34",
+        "x̂_0 is clipped at ±1, whatever the range of the data; or thresholded by its own maximum",
+        "clip at the range of the data; threshold at max(1, quantile)",
+        "MONAI GenerativeModels 494, diffusers 3003",
+        (
+            ("step", "clipped at 1"),
+            ("step", "threshold changes nothing"),
+        ),
+    ),
+    Bug(
+        "A35",
+        "low precision: 1 − ᾱ_t of a rounded table, or timesteps that are rounded to the same",
+        "keep tables in float32 or float64, and cast the result; let timesteps be distinct",
+        "diffusers 9004, 10740, 14213",
+        (
+            ("marginal", "low precision"),
+            ("schedule", "duplicate timesteps"),
+        ),
     ),
 )
 _BY_KEY = {key: bug for bug in BUGS for key in bug.keys}

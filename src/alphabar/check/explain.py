@@ -9,12 +9,10 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from alphabar.check.chance import FAR
 from alphabar.check.formula import Base, Edit, Formula, Process, edits
 
-# A standard normal number is further out than this once in 10⁹.
-_FAR = 6.1
-# Of numbers that the person's code works with.
-SINGLE, HALF = 2.0**-24, 2.0**-11
+SINGLE = 2.0**-24  # rounding of numbers in single precision
 
 
 class Convention(NamedTuple):
@@ -70,6 +68,7 @@ def explain(
     process: Process,
     by_way_of_x_0: bool = False,
     eps: float = SINGLE,
+    loose: float = 0.0,
 ) -> list[Explanation]:
     """All that explains every coefficient at every step, the least far-fetched first.
 
@@ -82,20 +81,25 @@ def explain(
         by_way_of_x_0: whether the coefficients may be sums, by way of the posterior's mean, which
             loses more digits.
         eps: rounding of the numbers that the person's code works with.
+        loose: what any coefficient may be off by, as a share of it, beside that.
     """
     found = []
     for convention in conventions:
         for base in bases:
             t = index + 1 - base
-            floor = _lost(process, t, eps) if by_way_of_x_0 else torch.zeros(len(t)).double()
+            lost = _lost(process, t, eps) if by_way_of_x_0 else torch.zeros(len(t)).double()
+            # ε comes with x_t, and is lost with it.
+            sigma = process.log(Base("noise"), t).mul(0.5).exp().nan_to_num(nan=1.0)
             parts: list[Part] = []
             for name, right in convention.formulas.items():
                 series = measured[name]
+                shares = {"ε": sigma, "z": torch.zeros_like(sigma)}
+                floor = lost * shares.get(name, torch.ones_like(sigma))
                 if convention.is_chain:
                     kept = _used(parts[0]) if parts else None
                     part = _best_chain(name, right, kept, series, t, process)
                 else:
-                    part = _best(name, right, series, t, process, eps, floor)
+                    part = _best(name, right, series, t, process, eps, floor, loose)
                 if part is None:
                     break
                 parts.append(part)
@@ -114,13 +118,14 @@ def _best(
     process: Process,
     eps: float,
     floor: Float64[Tensor, " n"],
+    loose: float,
 ) -> Part | None:
     """The least change of the formula that fits; None if none does."""
     tried = _tried(right)
     predicted, rounded = tried.at(process, t, eps)
     apart = (series.values - predicted).abs()
-    rounded = torch.where(predicted == 0, 0.0, rounded * predicted.abs())
-    within = apart <= _FAR * series.errors + rounded + floor + 200 * eps
+    rounded = torch.where(predicted == 0, 0.0, (loose + rounded) * predicted.abs())
+    within = apart <= FAR * series.errors + rounded + floor + 200 * eps
     # A formula of a step that there is not says nothing, but it must say something of most.
     known = predicted.isfinite()
     fits = (within | ~known).all(1) & (known.sum(1) >= max(1, len(t) - 1))
@@ -159,7 +164,7 @@ def _best_chain(
             whole = (after * (each.square() / after).cumsum(0)).sqrt()
         found = torch.cat([torch.tensor([1.0 if a is None else 0.0]).double(), whole])[t]
         apart = (series.values - found).abs()
-        if (apart <= _FAR * series.errors + 1e-3 * found.abs() + 1e-6).all():
+        if (apart <= FAR * series.errors + 1e-3 * found.abs() + 1e-6).all():
             known = found != 0
             misfit = (apart / found.abs())[known].max().item() if known.any() else 0.0
             return Part(name, right, edit, misfit)

@@ -3,6 +3,7 @@
 Every coefficient of a diffusion process is a product of powers,
 
     c·Π_i b_i^(p_i)        b_i among ᾱ_t, 1 − ᾱ_t, α_t = 1 − β_t, β_t, and the same one step before
+                           (of a straight flow 1 − τ and τ, its time from data to noise)
 
 and nearly every slip of the hand is a small change of that product: a root forgotten, a factor
 dropped, β_t for 1 − ᾱ_t, an index off by one. So the ways to be wrong need not be listed: they are
@@ -10,14 +11,15 @@ made, by `edits`, from the formula that is right, and each predicts a number for
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 # What belongs to one step t: with a place for the step.
 _BASES = {
@@ -26,6 +28,8 @@ _BASES = {
     "alpha": "(1 − β_{})",
     "beta": "β_{}",
     "sum": "Σβ_{}",
+    "signal": "(1 − τ_{})",
+    "spread": "τ_{}",
 }
 # What each is mistaken for: the total for the single step, and what is kept for what is lost.
 _RELATIVES = {
@@ -34,6 +38,8 @@ _RELATIVES = {
     "alpha": ("abar", "beta"),
     "beta": ("noise", "alpha"),
     "sum": ("noise",),
+    "signal": ("spread",),
+    "spread": ("signal",),
 }
 SHIFTS = {0: "t", -1: "t−1", 1: "t+1", -2: "t−2", 2: "t+2"}
 
@@ -107,6 +113,7 @@ class Process:
     """β_t for t = 1..T, as a person has stated them, and what follows; float64."""
 
     beta: Float64[Tensor, " T"]
+    has_table: ClassVar[bool] = True  # of ᾱ by t, which may be misread
 
     @property
     def T(self) -> int:
@@ -125,8 +132,10 @@ class Process:
             "beta": self.beta.log(),
             "sum": self.beta.cumsum(0).log(),
         }
+        log_snr = logs["abar"] - logs["noise"]
+        logs["signal"], logs["spread"] = logsigmoid(0.5 * log_snr), logsigmoid(-0.5 * log_snr)
         # At t = 0: ᾱ = 1, and neither noise nor a step.
-        clean = {"abar": 0.0, "noise": -math.inf, "alpha": 0.0, "beta": -math.inf, "sum": -math.inf}
+        clean = {name: 0.0 if name in ("abar", "alpha", "signal") else -math.inf for name in logs}
         return {
             name: torch.cat([torch.tensor([clean[name]], dtype=torch.float64), values])
             for name, values in logs.items()
@@ -136,13 +145,25 @@ class Process:
         """ᾱ_t."""
         return self._logs["abar"][t].exp()
 
-    def time(self, t: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    def labels(self, i: int, n: int) -> Tensor:
+        """The person's step i, as it is handed over for n items."""
+        return torch.full((n,), i)
+
+    def time(self, t: Int64[Tensor, " n"]) -> Tensor:
         """How many steps of the process lie before each level."""
         return t
 
     def is_last(self, t: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Whether the step from t back is the last one, to clean data."""
         return t == 1
+
+    def neighbours(self, t: Int64[Tensor, " n"]) -> dict[str, Float64[Tensor, " n"]]:
+        """The logarithm of signal to noise at t, at s = t − 1, and one level beside them."""
+        found = {}
+        for name, by in (("t", 0), ("s", -1), ("s−1", -2), ("t+1", 1)):
+            abar, noise = (self.log(Base(b, by), t) for b in ("abar", "noise"))
+            found[name] = abar - noise
+        return found
 
     def log(self, base: Base, t: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """log b at each t; NaN where the step does not exist."""
@@ -152,41 +173,119 @@ class Process:
 
 
 @dataclass(frozen=True, eq=False)
-class Path(Process):
-    """Steps from t_k to s_k, k = 1..K, of a process that may skip levels: with its own β_k.
-
-        1 − β_k = ᾱ_{t_k}/ᾱ_{s_k}
-
-    At a place of −1 is the level s_k; other levels are not on the path.
+class Misread(Process):
+    """The same table of β_t, where the code takes ᾱ from other places: from `now[t]` and
+    `before[t]`, in place of t and t − 1.
     """
 
-    t: Int64[Tensor, " K"]
-    s: Int64[Tensor, " K"]
+    now: Int64[Tensor, " levels"]
+    before: Int64[Tensor, " levels"]
+
+    def log(self, base: Base, t: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """log b at each t, as the code has it."""
+        if base.name in ("abar", "noise") and base.shift in (0, -1):
+            places = self.before if base.shift else self.now
+            return self._logs[base.name][places[t]]
+        return super().log(base, t)
+
+
+def misread(process: Process) -> Mapping[str, Misread]:
+    """The usual ways to misread a table of ᾱ, by their kind."""
+    t = torch.arange(process.T + 1)
+    to = (t - 1).clamp(0)
+
+    def changed(at: int, level: int) -> Int64[Tensor, " levels"]:
+        other = to.clone()
+        other[at] = level
+        return other
+
+    padded = t.clone()
+    padded[-1] = 0
+    return {
+        "padded right": Misread(process.beta, t, padded),
+        "next for previous": Misread(process.beta, t, torch.cat([t[1:], t[:1]])),
+        "keeps clean": Misread(process.beta, to, (t - 2).clamp(0)),
+        "end": Misread(process.beta, t, changed(1, 1)),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Moves(Process):
+    """Moves from level t_k to level s_k, k = 1..K, each a logarithm of ᾱ/(1 − ᾱ), in any scale.
+
+        1 − β_k = ᾱ_{t_k}/ᾱ_{s_k},    flow: signal = √ᾱ/(√ᾱ + √(1 − ᾱ)), spread = 1 − signal
+
+    At a place of −1 is the level s_k; other levels are not on the way.
+    """
+
+    log_snr_t: Float64[Tensor, " K"]
+    log_snr_s: Float64[Tensor, " K"]
+    beside: Mapping[str, Float64[Tensor, " K"]] = field(default_factory=dict)  # by name
+    steps: Float64[Tensor, " K"] | None = None  # of a table, that lie before t_k
+    has_table: ClassVar[bool] = False
+
+    def neighbours(self, t: Int64[Tensor, " n"]) -> dict[str, Float64[Tensor, " n"]]:
+        """The logarithm of signal to noise at t, at s, and at the levels beside."""
+        every = {"t": self.log_snr_t, "s": self.log_snr_s, **self.beside}
+        return {name: values[t - 1] for name, values in every.items()}
+
+    @classmethod
+    def between(cls, log_snr_t: Sequence[float], log_snr_s: Sequence[float]) -> "Moves":
+        """From logarithms of the ratio of signal to noise; clean data have inf."""
+        t, s = (torch.tensor(list(v), dtype=torch.float64) for v in (log_snr_t, log_snr_s))
+        return cls(torch.full((len(t),), math.nan, dtype=torch.float64), t, s)
 
     @property
     def T(self) -> int:
-        """How many steps."""
-        return len(self.t)
+        """How many moves."""
+        return len(self.log_snr_t)
 
-    def time(self, t: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
-        """How many steps of the process lie before each level."""
-        return self.t[t - 1]
+    def alpha_bar(self, t: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """ᾱ where the moves begin."""
+        return self.log_snr_t[t - 1].sigmoid()
+
+    def time(self, t: Int64[Tensor, " n"]) -> Tensor:
+        """How many steps of a table lie before each level; none where there is no table."""
+        return torch.zeros_like(t) if self.steps is None else self.steps[t - 1]
 
     def is_last(self, t: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Whether the step is the last of the path."""
-        return t == self.T
+        """Whether the move ends at clean data."""
+        return self.log_snr_s[t - 1].isposinf()
 
     def log(self, base: Base, t: Int64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-        """log b at each k; NaN where the path has no such level."""
-        step = t - 1
-        if base.shift == 0 and base.name in ("alpha", "beta"):
-            abar = self._logs["abar"]
-            log_alpha = abar[self.t[step]] - abar[self.s[step]]
-            return log_alpha if base.name == "alpha" else torch.log(-torch.expm1(log_alpha))
-        if base.shift not in (0, -1) or base.name in ("alpha", "beta", "sum"):
+        """log b at each k; NaN where there is no such level."""
+        k = t - 1
+        if base.shift not in (0, -1):
             return torch.full((len(t),), math.nan, dtype=torch.float64)
-        at = (self.s if base.shift else self.t)[step]
-        return self._logs[base.name][at]
+        log_snr = (self.log_snr_s if base.shift else self.log_snr_t)[k]
+        size = {"abar": 1.0, "noise": -1.0, "signal": 0.5, "spread": -0.5}
+        if base.name in size:
+            return logsigmoid(size[base.name] * log_snr)
+        if base.shift or base.name == "sum":
+            return torch.full((len(t),), math.nan, dtype=torch.float64)
+        log_alpha = logsigmoid(self.log_snr_t[k]) - logsigmoid(self.log_snr_s[k])
+        return log_alpha if base.name == "alpha" else torch.log(-torch.expm1(log_alpha))
+
+
+@dataclass(frozen=True, eq=False)
+class Continuum(Moves):
+    """Some levels of a process in continuous time, each by the number that the person gives it."""
+
+    label: Float64[Tensor, " K"] = field(default_factory=lambda: torch.empty(0))
+
+    @classmethod
+    def at(cls, label: Float64[Tensor, " K"], log_snr: Float64[Tensor, " K"]) -> "Continuum":
+        """From their labels and the logarithms of signal to noise."""
+        none = torch.full_like(log_snr, math.nan)
+        return cls(none, log_snr, none, label=label)
+
+    def labels(self, i: int, n: int) -> Tensor:
+        """The person's number of the level i, as it is handed over for n items."""
+        return torch.full((n,), self.label[i - 1].item())
+
+    def is_last(self, t: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """No level here is clean."""
+        return torch.zeros(len(t), dtype=torch.bool)
 
 
 class Edit(NamedTuple):
@@ -264,7 +363,7 @@ def edits(right: Formula) -> Iterator[Edit]:
         yield Edit(
             Formula(right.factor, ()), "constant", f"it is {right.factor:g} whatever t is", 1.2
         )
-    for name in _BASES:
+    for name in ("abar", "noise", "alpha", "beta", "sum"):
         for p in (0.5, -0.5, 1.0, -1.0):
             base = Base(name)
             if base not in powers:

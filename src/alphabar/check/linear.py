@@ -7,17 +7,21 @@ with coefficients that a law gives for every t. They are measured, and then expl
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from alphabar.check.affine import Affine, Law, NotFinite, Value, measure
+from alphabar.check.affine import ROUNDING, Affine, Law, NotFinite, Value, measure
 from alphabar.check.catalogue import named
+from alphabar.check.chance import FAR
+from alphabar.check.composed import Composed, Place, composed
 from alphabar.check.explain import Convention, Explanation, Series, explain
-from alphabar.check.formula import Formula, Process
+from alphabar.check.formula import Base, Formula, Process, misread
 from alphabar.check.report import Diagnosis, Finding, Verdict
 from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded, ways
 
@@ -26,6 +30,17 @@ FEW, MANY = 512, 40_000
 # Shapes of an item: numbers, a picture. A function may be written for one of them alone.
 SHAPES = ((3,), (2, 4, 4))
 NOISE = "z"  # what a function draws itself, or takes for what it would draw
+# μ̃_t of x_0 and x_t (Ho et al. 2020, eq. (7)).
+POSTERIOR_MEAN = {
+    "x_0": Formula.of(beta=1, noise=-1, before={"abar": 0.5}),
+    "x_t": Formula.of(alpha=0.5, noise=-1, before={"noise": 1}),
+}
+MISREAD = {
+    "padded right": "ᾱ_t in place of ᾱ_{t−1}, and 1 at t = T",
+    "next for previous": "ᾱ_{t+1} in place of ᾱ_{t−1}, and 1 at t = T",
+    "keeps clean": "ᾱ_{t−1} in place of ᾱ_t, so that the first is ᾱ_0 = 1",
+    "end": "ᾱ_1 in place of ᾱ_0 = 1 at the last step",
+}
 
 
 class Supply(NamedTuple):
@@ -47,6 +62,16 @@ class Role(NamedTuple):
     conventions: tuple[Convention, ...]
     lands: bool = False  # whether the last step, to t = 0, may add no noise
     signed: bool = False  # whether −z is something else than z
+    predicts: str = ""  # what a model says, where there is one
+    scale_is_vp: bool = True
+    dtype: torch.dtype = torch.float32  # of what is handed over
+    # The levels, where only what was measured tells them.
+    read: Callable[[Mapping[int, Affine], Process], Process] | None = None
+
+    @property
+    def is_low(self) -> bool:
+        """Whether results are rounded to few digits."""
+        return torch.finfo(self.dtype).eps > 1e-4
 
 
 class Evidence(NamedTuple):
@@ -60,11 +85,15 @@ class Evidence(NamedTuple):
     base: int
     ignored: bool  # whether noise was handed over, and had no effect
     others: tuple[tuple[str, str], ...]  # what else is wrong: its kind, in words
+    apart: float = 1.0  # how far, from 0 to 1, the coefficients are from the nearest law
+    way: Way | None = None
+    shape: tuple[int, ...] = ()
+    at: Mapping[int, Affine] = MappingProxyType({})
 
     @property
     def cost(self) -> float:
         """How far it is from right."""
-        found = 20.0 if self.explained is None else self.explained.cost
+        found = 20.0 + self.apart if self.explained is None else self.explained.cost
         return found + len(self.others)
 
 
@@ -75,7 +104,7 @@ def check_linear(
     begin = time.perf_counter()
     stranger = Stranger(function, given)
     try:
-        tried = _tried(role, stranger, process)
+        tried = measured_ways(role, stranger, process)
     except CannotCheck as error:
         return unchecked(stranger.name, role, str(error), begin)
     return finding(stranger, role, together(tried), process, begin)
@@ -133,12 +162,12 @@ def finding(
 # --- measuring
 
 
-def _tried(role: Role, stranger: Stranger, process: Process) -> list[Evidence]:
+def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evidence]:
     """All ways of calling it, measured."""
     error = None
     for shape in SHAPES:
         try:
-            found = list(_ways(role, stranger, process, shape))
+            found = list(ways_of(role, stranger, process, shape))
         except CannotCheck as refused:
             error = error or refused
             continue
@@ -154,20 +183,42 @@ def _tried(role: Role, stranger: Stranger, process: Process) -> list[Evidence]:
     raise error
 
 
-def _ways(role: Role, stranger: Stranger, process: Process, shape: tuple[int, ...]) -> list[Way]:
+def ways_of(role: Role, stranger: Stranger, process: Process, shape: tuple[int, ...]) -> list[Way]:
+    """All ways of calling it that work, with no more than it needs."""
     middle = max(1, process.T // 2)
     slots = role.supply(process, middle, 4, shape, torch.Generator().manual_seed(0)).slots
-    tried = {**slots, "t": torch.full((4,), middle)}
+    slots = {k: _cast(v, role.dtype) for k, v in slots.items()}
+    tried = {**slots, "t": process.labels(middle, 4)}
     if role.lands:
-        tried["s"] = tried["t"] - 1
+        tried["s"] = process.labels(middle - 1, 4)
     with seeded(0):
-        return list(ways(stranger, tried, (*role.needed, "t"), (4, *shape)))
+        found = list(ways(stranger, tried, (*role.needed, "t"), (4, *shape)))
+        found = [way for way in found if _heard(stranger, way, tried)] or found
+    # Noise may be handed over or not; of anything else, what the function needs is enough.
+    least = [{*way.order} - {role.noise} for way in found]
+    return [
+        way
+        for way, takes in zip(found, least, strict=True)
+        if not any(other < takes for other in least)
+    ]
+
+
+def _heard(stranger: Stranger, way: Way, tried: Mapping[str, Any]) -> bool:
+    """Whether a model that is handed over is asked: else it stands where something else should."""
+    if "model" not in way.order:
+        return True
+    model = tried["model"]
+    model.asked.clear()
+    way.call(stranger, tried)
+    return bool(model.asked)
 
 
 def _bases(
     role: Role, stranger: Stranger, way: Way, process: Process, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Only a function that knows a step T counts from 1."""
+    if not process.has_table:
+        return (1,)
     try:
         knows = _call(role, stranger, way, process, process.T, 1, 4, shape) is not None
     except NotFinite:
@@ -189,22 +240,52 @@ def _call(
     t = i + 1 - base
     if not 0 <= t <= process.T:
         return None
-    supply = role.supply(process, max(t, 1), n, shape, torch.Generator().manual_seed(i))
-    terms = {k: v.flatten(1) for k, v in supply.terms.items()}
+    supply = _supply(role, process, t, n, shape, i)
+    slots = {k: _cast(v, role.dtype) for k, v in supply.slots.items()}
+    terms = {k: _cast(v, role.dtype).flatten(1) for k, v in supply.terms.items()}
     if role.noise is not None and role.noise in way.order:
-        terms[NOISE] = supply.slots[role.noise].flatten(1)
+        terms[NOISE] = slots[role.noise].flatten(1)
 
     def call() -> Tensor:
-        steps = {"t": torch.full((n,), i), "s": torch.full((n,), i - 1)}
-        return way.call(stranger, {**supply.slots, **steps}).flatten(1)
+        return way.call(stranger, {**slots, **_steps(way, process, i, n)}).flatten(1)
 
     try:
         with seeded(17 + i):
-            return measure(call, terms)
+            return measure(call, terms, 2e-2 if role.is_low else ROUNDING)
     except NotFinite:
         raise
     except Exception:
         return None
+
+
+def _supply(
+    role: Role, process: Process, t: int, n: int, shape: tuple[int, ...], seed: int
+) -> Supply:
+    return role.supply(process, max(t, 1), n, shape, torch.Generator().manual_seed(seed))
+
+
+def _steps(way: Way, process: Process, i: int, n: int) -> dict[str, Tensor]:
+    steps = {"t": process.labels(i, n)}
+    return {**steps, "s": process.labels(i - 1, n)} if "s" in way.order else steps
+
+
+def handed(
+    role: Role,
+    way: Way,
+    process: Process,
+    i: int,
+    base: int,
+    n: int,
+    shape: tuple[int, ...],
+) -> list[object]:
+    """The arguments of a call at the person's step i."""
+    slots = _supply(role, process, i + 1 - base, n, shape, i).slots
+    slots = {k: _cast(v, role.dtype) for k, v in slots.items()}
+    return way.handed({**slots, **_steps(way, process, i, n)})
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) else value
 
 
 def _outcome(
@@ -236,11 +317,20 @@ def _outcome(
     at = measured(FEW)
     if any(not one.exact for one in at.values()):
         at = measured(MANY)
+    if role.read is not None and at:
+        process = role.read(at, process)
     evidence = weigh(role, at, process, base, str(way), way.order)
+    evidence = evidence._replace(way=way, shape=shape, at=at)
     if broken:
         words = f"NaN or infinity at t = {', '.join(str(i + 1 - base) for i in sorted({*broken}))}"
+        last = process.is_last(torch.tensor(broken) + 1 - base)
         kind = "not finite" if at else "never finite"
-        evidence = evidence._replace(others=((kind, words), *evidence.others))
+        if role.lands and bool(last.all()):
+            kind = "not finite at the end"
+        if not any(other == "keeps clean" for other, _ in evidence.others):  # that divides by 0
+            evidence = evidence._replace(others=((kind, words), *evidence.others))
+        if len(broken) > len(at):
+            evidence = evidence._replace(explained=None, apart=5.0)
     return evidence
 
 
@@ -273,10 +363,84 @@ def weigh(
             others.append(("noise at the end", "the last step, to clean data, adds noise"))
         # Whatever the variance is elsewhere: there it is none, and says nothing of the rest.
         series[NOISE].errors[last] = math.inf
-    found = explain(series, index, role.conventions, (base,), process, role.lands)
-    return Evidence(
-        called, takes, index, series, found[0] if found else None, base, ignored, tuple(others)
-    )
+    loose = 1e-2 if role.is_low else 0.0
+    found = explain(series, index, role.conventions, (base,), process, role.lands, loose=loose)
+    best = found[0] if found else None
+    if role.is_low and (best is None or not best.is_right):
+        eps = torch.finfo(role.dtype).eps
+        again = explain(series, index, role.conventions, (base,), process, role.lands, eps)
+        if again and again[0].is_right:
+            best = again[0]
+            words = f"the coefficients are those of a table in {role.dtype}, 1 − ᾱ_t has no digits"
+            others.insert(0, ("low precision", words))
+    if best is None or not best.is_right:
+        for kind, other in misread(process).items() if process.has_table else ():
+            again = explain(series, index, role.conventions, (base,), other, role.lands)
+            if again and again[0].is_right:
+                best = again[0]
+                others.insert(0, (kind, f"with {MISREAD[kind]} all {len(index)} steps tried fit"))
+                break
+    if best is None and role.predicts in ("eps", "x_0", "v"):
+        whole = _composed(role, series, index + 1 - base, process)
+        if whole is not None:
+            others.insert(0, whole)
+    apart = min(_apart(series, c, index + 1 - base, process) for c in role.conventions)
+    return Evidence(called, takes, index, series, best, base, ignored, tuple(others), apart)
+
+
+def _composed(
+    role: Role, series: Mapping[str, Series], t: Int64[Tensor, " n"], process: Process
+) -> tuple[str, str] | None:
+    """A step whose parts are taken at other levels, by its kind and in words."""
+
+    def place(log_snr: Float64[Tensor, " n"]) -> Place:
+        return Place((0.5 * logsigmoid(log_snr)).exp(), (0.5 * logsigmoid(-log_snr)).exp())
+
+    if not role.scale_is_vp:
+        return None
+    places = {name: place(v) for name, v in process.neighbours(t).items()}
+    fitting = []
+    x_0, eps = series["x_0"], series["ε"]
+    tried = list(_means(t, process))
+    if (series[NOISE].values.abs() <= 1e-3).all():
+        tried += composed(role.predicts, places)
+    for one in tried:
+        known = one.x_0.isfinite() & one.eps.isfinite()
+        far = [
+            (s.values - made).abs() <= FAR * s.errors + 2e-4 * made.abs() + 1e-4
+            for s, made in ((x_0, one.x_0), (eps, one.eps))
+        ]
+        if known.sum() >= max(2, len(t) - 2) and bool((far[0] & far[1])[known].all()):
+            fitting.append(one)
+    if not fitting:
+        return None
+    best = min(fitting, key=lambda one: one.cost)
+    return best.kind, f"{best.words}: fits at all {len(t)} steps tried"
+
+
+def _means(t: Int64[Tensor, " n"], process: Process) -> Iterator[Composed]:
+    """μ̃_t by way of x̂_0, with a table of ᾱ that is misread (Ho et al. 2020, eq. (7))."""
+    if not process.has_table:
+        return
+    abar, noise = (process.log(Base(name), t).exp() for name in ("abar", "noise"))
+    for kind, other in misread(process).items():
+        of_x_0, of_x_t = (POSTERIOR_MEAN[name].at(other, t) for name in ("x_0", "x_t"))
+        words = f"μ̃_t with {MISREAD[kind]}"
+        x_0, eps = of_x_0 + of_x_t * abar.sqrt(), of_x_t * noise.sqrt()
+        yield Composed(kind, words, x_0, eps, 1.0)
+
+
+def _apart(
+    series: Mapping[str, Series], law: Convention, t: Int64[Tensor, " n"], process: Process
+) -> float:
+    """How far the coefficients of what is handed over are from a law, as a share of their size."""
+    far, size = 0.0, 0.0
+    for name, formula in law.formulas.items():
+        right = formula.at(process, t)
+        known = right.isfinite() & (name != NOISE)
+        far += (series[name].values - right)[known].abs().sum().item()
+        size += (series[name].values.abs() + right.abs())[known].sum().item()
+    return far / size if size else 1.0
 
 
 def _series(values: Sequence[Value]) -> Series:

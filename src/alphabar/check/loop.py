@@ -1,246 +1,654 @@
-"""Checks of a whole sampling loop, by a model that knows the truth and keeps what it was asked.
+"""Checks of whole sampling loops and of moves, by a model that keeps what it was asked.
 
-The model is told a true x_0 for every item, and answers at each call with what follows from it:
-the ε, v or x_0 that belongs to the x that it was handed and to the t that it was told. So x̂_0 is
-right in every call, no method has a discretisation error, and each step must lead from
+At each question the model is told x and a level's label, and answers with what follows from a
+fresh random x_0: the ε, v or flow that belongs to it at that x and level. Whatever the method is,
+one move is then a sum
 
-    x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε    to    √ᾱ_s·x_0 + k·ε + d·z,    k² + d² = 1 − ᾱ_s
+    x' = Σ_j p_j·x_0^(j) + q·ε + d·z        j: the last few questions
 
-for the next t that it tells (DDPM's with variance β add a little more). That audits every pair of
-steps, and every ᾱ used.
+whose coefficients are measured without any discretisation error. With the same answer at every
+question, x' must be α_s·x_0 + q·ε + d·z, q² + d² = σ_s², for the next level that the model is told
+(DDPM's with variance β adds a little more). That audits every pair of levels, and every ᾱ used.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
-from alphabar.check.affine import Affine, NotFinite, Recorder, Value, fit
-from alphabar.check.formula import Path, Process
+from alphabar.check.affine import Affine, Law, NotFinite, Recorder, Value, fit
+from alphabar.check.formula import Moves, Process
 from alphabar.check.linear import Evidence, Role, finding, unchecked, weigh
 from alphabar.check.report import Finding
+from alphabar.check.scales import EXPLODING, FLOW, FLOW_UP, PREDICTIONS, Scale, answer, table
 from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
 
-ITEMS = 2048
+ITEMS, MANY = 512, 8192
+OLDER = 3  # answers that a method may still use
+FEW_MOVES = 50  # that are enough to tell which levels are used
+_LEAST = 2e-4  # a weight that is more than rounding
+
+
+class Question(NamedTuple):
+    """What the model was asked, and what it knew."""
+
+    x: Tensor
+    x_0: Tensor
+    eps: Tensor
+    label: float
+    drawn: int  # how many draws there were before
 
 
 class Knowing(nn.Module):
-    """A model that knows x_0, and keeps every (x, t) that it is asked about."""
+    """A model that knows a new x_0 each time, and keeps every (x, t) that it is asked about."""
 
-    def __init__(self, x_0: Tensor, process: Process, predicts: str, base: int) -> None:
+    def __init__(
+        self, shape: Sequence[int], scale: Scale, predicts: str, place: float | None = None
+    ) -> None:
         super().__init__()
-        self.x_0, self.process, self.predicts, self.base = x_0, process, predicts, base
-        self.asked: list[tuple[Tensor, Tensor, int]] = []  # x, its ε, the person's t
+        self.shape, self.scale, self.predicts, self.place = tuple(shape), scale, predicts, place
+        self.asked: list[Question] = []
         self.recorder: Recorder | None = None
-        self.drawn: list[int] = []  # how many draws there were before each question
+        self.generator = torch.Generator().manual_seed(0)
 
     def forward(self, *values: Any, **named: Any) -> Tensor:
-        """What follows from x_0."""
-        x, labels = question((*values, *named.values()), self.x_0.shape)
+        """What follows from x_0, and the place in the range of variances where there is one."""
+        x, labels = question((*values, *named.values()), self.shape)
         if (labels != labels[0]).any():
             raise CannotCheck("the model was told different t for items of one step")
-        label = int(labels[0])
-        t = torch.tensor([label + 1 - self.base])
-        abar = self.process.alpha_bar(t).item()
-        a, b = abar**0.5, (1 - abar) ** 0.5
-        eps = (x - a * self.x_0) / b
-        self.asked.append((x.detach().clone(), eps.detach(), label))
-        self.drawn.append(len(self.recorder.draws) if self.recorder else 0)
-        return {"eps": eps, "x_0": self.x_0, "v": a * eps - b * self.x_0}[self.predicts].clone()
+        label = float(labels[0])
+        alpha, sigma = self.scale.level(label)
+        # Within ±1: many clip what they take for data.
+        x_0 = 1.6 * torch.rand(self.shape, generator=self.generator, dtype=torch.float64) - 0.8
+        eps = (x.detach().double() - alpha * x_0) / (sigma or 1.0)
+        drawn = len(self.recorder.draws) if self.recorder else 0
+        self.asked.append(Question(x.detach().clone(), x_0, eps, label, drawn))
+        said = answer(self.predicts, x_0, eps, alpha, sigma, self.scale is FLOW_UP).to(x.dtype)
+        if self.place is None:
+            return said
+        return torch.cat([said, torch.full_like(said, self.place)], 1)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a loop did.
+
+    Args:
+        scale: what its labels mean.
+        labels: what it told the model, in order.
+        at: by move k = 1..K the coefficients of the total x_0, of ε and of noise.
+        older: by move how much it leans on each earlier answer.
+        wrong: what cannot be measured, by kind and in words.
+        start: what the first x is made of.
+    """
+
+    scale: Scale
+    predicts: str
+    labels: list[float]
+    at: dict[int, Affine]
+    older: dict[int, list[float]]
+    wrong: list[tuple[str, str]]
+    start: Affine | None
+    to: list[float]  # the level that each move leads to, as the logarithm of signal to noise
+
+    @property
+    def log_snr(self) -> list[float]:
+        """Of every level that the model was told."""
+        return [self.scale.log_snr(label) for label in self.labels]
+
+
+# --- entries
+
+
+Judge = Callable[[Role, Audit, Way, Mapping[str, Tensor]], tuple[Evidence, Process]]
 
 
 def check_loop(
     role: Role,
     function: Callable[..., object],
-    process: Process,
+    scales: Sequence[Scale],
     predicts: str,
     given: Mapping[str, object],
+    sigmas: Tensor,
+    place: float | None = None,
+    judge: Judge | None = None,
 ) -> Finding:
-    """A sampling loop, step by step, against what each step must do."""
+    """A sampling loop, move by move, against what each must do."""
     begin = time.perf_counter()
     stranger = Stranger(function, given)
-    shape = (ITEMS, 3)
-    generator = torch.Generator().manual_seed(0)
-    x_0 = 1.6 * torch.rand(shape, generator=generator) - 0.8
-    model = Knowing(x_0, process, predicts, 0)
-    tried: dict[str, Any] = {
-        "model": model,
-        "shape": shape,
-        "x_T": torch.randn(shape, generator=generator),
-        "n": ITEMS,
-    }
+    shape = (ITEMS, 4)
     try:
-        with seeded(0):
-            way = next(ways(stranger, tried, ("model",), shape))
+        way, tried = _way(stranger, shape, scales[0], predicts, sigmas, place)
+        scales = _fitting(scales, [q.label for q in tried["model"].asked])
+        found = [
+            _judged(role, stranger, way, tried, s, predicts, place, judge or judged) for s in scales
+        ]
+        best, moves = min(found, key=lambda pair: pair[0].cost)
+        if best.explained is None or not best.explained.is_right:
+            best, moves = _as_other(role, stranger, way, tried, scales, predicts, best, moves)
     except CannotCheck as error:
         return unchecked(stranger.name, role, str(error), begin)
-    # The first call has shown which numbers the person's steps have.
-    labels = [label for _, _, label in model.asked]
-    bases = (1,) if max(labels) == process.T else (0,) if {0, process.T - 1} & {*labels} else (0, 1)
-    best, path = _least([_run(role, stranger, way, process, predicts, b, tried) for b in bases])
-    if best.explained is None or not best.explained.is_right:
-        for other in {"eps", "x_0", "v"} - {predicts}:
-            again, along = _least(
-                [_run(role, stranger, way, process, other, b, tried) for b in bases]
-            )
-            if again.explained is not None and again.explained.is_right and not again.others:
-                words = f"with a model that predicts {other} every step is right"
-                best, path = again._replace(others=((f"takes it for {other}", words),)), along
-    return finding(stranger, role, best, path, begin)
+    law = role._replace(conventions=tuple(scales[0].of(c) for c in role.conventions))
+    return finding(stranger, law, best, moves, begin)
 
 
-def _least(found: list[tuple[Evidence, Process]]) -> tuple[Evidence, Process]:
-    return min(found, key=lambda pair: pair[0].cost)
+def scales_of(process: Process | None, scale: str) -> list[Scale]:
+    """What the labels that a model is told may mean."""
+    if process is not None:
+        return [table(process, 0), table(process, 1)]
+    return {"ve": [EXPLODING], "vp": [EXPLODING], "flow": [FLOW, FLOW_UP]}[scale]
 
 
-def _run(
+def _fitting(scales: Sequence[Scale], labels: Sequence[float]) -> Sequence[Scale]:
+    """Those in which labels that were told can be meant: an index 0 is noisy, and so is T."""
+    if scales[0].table is None:
+        return scales
+    T = scales[0].table.T
+    bases = (1,) if max(labels) == T else (0,) if {0, T - 1} & {*labels} else (0, 1)
+    return [scale for scale in scales if scale.base in bases]
+
+
+def _as_other(
     role: Role,
     stranger: Stranger,
     way: Way,
-    process: Process,
-    predicts: str,
-    base: int,
     tried: Mapping[str, Any],
+    scales: Sequence[Scale],
+    predicts: str,
+    best: Evidence,
+    moves: Process,
 ) -> tuple[Evidence, Process]:
-    """The whole loop, with a model of this prediction."""
-    model = Knowing(tried["model"].x_0, process, predicts, base)
-    with seeded(1), Recorder() as recorder:
+    """The same with a model that predicts something else: is it taken for that?"""
+    for other in PREDICTIONS[:3]:
+        if other == predicts or scales[0].table is None:
+            continue
+        for scale in scales:
+            again, along = _judged(role, stranger, way, tried, scale, other, None, judged)
+            if again.explained is not None and again.explained.is_right and not again.others:
+                words = f"with a model that predicts {other} every step is right"
+                return again._replace(others=((f"takes it for {other}", words),)), along
+    return best, moves
+
+
+def _way(
+    stranger: Stranger,
+    shape: tuple[int, ...],
+    scale: Scale,
+    predicts: str,
+    sigmas: Tensor,
+    place: float | None,
+) -> tuple[Way, dict[str, Any]]:
+    """How it is called: with a model, and with what else it needs."""
+    generator = torch.Generator().manual_seed(0)
+    x, other = (torch.randn(shape, generator=generator) for _ in range(2))
+    tried: dict[str, Any] = {
+        "model": Knowing(shape, scale, predicts, place),
+        "shape": shape,
+        "x_T": x,
+        "n": shape[0],
+    }
+    more: tuple[dict[str, Any], ...] = ({},)
+    if scale.table is None:
+        tried = {"model": tried["model"], "x_T": sigmas[0].item() * x, "shape": shape}
+        more = ({"sigmas": sigmas}, {})
+    else:
+        middle = scale.table.T // 2
+        more = ({}, {"start": middle}, {"other": other, "start": middle})
+    refused: CannotCheck | None = None
+    for extra in more:
+        with seeded(0):
+            try:
+                needed = ("model", *extra)
+                return next(ways(stranger, {**tried, **extra}, needed, shape)), {**tried, **extra}
+            except CannotCheck as error:
+                refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def check_moves(
+    role: Role,
+    function: Callable[..., object],
+    scales: Sequence[Scale],
+    predicts: str,
+    given: Mapping[str, object],
+) -> Finding:
+    """A function that makes one move, from a level to another, both handed over by their labels."""
+    begin = time.perf_counter()
+    stranger = Stranger(function, given)
+    found: list[tuple[Evidence, Process, Role]] = []
+    said = ""
+    try:
+        for scale in scales:
+            law = role._replace(conventions=tuple(scale.of(c) for c in role.conventions))
+            for way in _ways_of_moves(stranger, scale, predicts):
+                try:
+                    found.append((*_moved(role, stranger, scale, predicts, way), law))
+                except Exception as error:
+                    said = said or f"{type(error).__name__}: {error}"
+        if not found:
+            raise CannotCheck(f"{stranger.name} works for one move alone; {said}")
+    except CannotCheck as error:
+        return unchecked(stranger.name, role, str(error), begin)
+    best, moves, law = min(found, key=lambda one: one[0].cost)
+    return finding(stranger, law, best, moves, begin)
+
+
+_MOVES: Mapping[str, tuple[float, ...]] = {
+    EXPLODING.name: (10.0, 3.0, 0.9, 0.2, 0.0),
+    FLOW.name: (0.9, 0.7, 0.5, 0.2, 0.0),
+    FLOW_UP.name: (0.1, 0.3, 0.5, 0.8, 1.0),
+}
+
+
+def _slots(scale: Scale, predicts: str, label: float, to: float) -> dict[str, Any]:
+    """A model, an x at a level, and the labels of that and of the next."""
+    shape = (ITEMS, 4)
+    generator = torch.Generator().manual_seed(0)
+    alpha, sigma = scale.level(label)
+    x_0 = 1.6 * torch.rand(shape, generator=generator) - 0.8
+    x = alpha * x_0 + sigma * torch.randn(shape, generator=generator)
+    t, s = (torch.full((ITEMS,), v, dtype=torch.float64) for v in (label, to))
+    return {"model": Knowing(shape, scale, predicts), "x_t": x, "t": t, "s": s}
+
+
+def _ways_of_moves(stranger: Stranger, scale: Scale, predicts: str) -> list[Way]:
+    slots = _slots(scale, predicts, *_MOVES[scale.name][:2])
+    first: dict[tuple[str, ...], Way] = {}
+    model = slots["model"]
+    for way in ways(stranger, slots, ("model", "x_t", "t", "s"), (ITEMS, 4)):
+        model.asked.clear()
+        with seeded(0):
+            way.call(stranger, slots)
+        # Told s first, a function has most likely been handed the two the wrong way round.
+        if model.asked and math.isclose(model.asked[0].label, slots["t"][0].item(), rel_tol=1e-6):
+            first.setdefault(way.order, way)
+    if not first:
+        raise CannotCheck(f"{stranger.name} never asks the model at the level that it is handed")
+    return list(first.values())
+
+
+def _moved(
+    role: Role, stranger: Stranger, scale: Scale, predicts: str, way: Way
+) -> tuple[Evidence, Process]:
+    """Several moves, each with a model of its own, as one body of evidence."""
+    whole: Audit | None = None
+    for label, to in pairwise(_MOVES[scale.name]):
+        slots = _slots(scale, predicts, label, to)
+        model = slots["model"]
+        with seeded(1), Recorder() as recorder, torch.no_grad():
+            model.recorder = recorder
+            end = way.call(stranger, slots)
+        one = audited(model, end, recorder, {})
+        one = replace(one, to=[*one.to[:-1], scale.log_snr(to)], start=None)
+        whole = one if whole is None else _after(whole, one)
+    assert whole is not None
+    return judged(role, whole, way, {"x_t": slots["x_t"]})
+
+
+def _after(one: Audit, other: Audit) -> Audit:
+    """Both, one after the other."""
+    n = len(one.labels)
+    return replace(
+        one,
+        labels=one.labels + other.labels,
+        at={**one.at, **{k + n: v for k, v in other.at.items()}},
+        older={**one.older, **{k + n: v for k, v in other.older.items()}},
+        wrong=one.wrong + other.wrong,
+        to=one.to + other.to,
+    )
+
+
+# --- measuring
+
+
+def _judged(
+    role: Role,
+    stranger: Stranger,
+    way: Way,
+    tried: Mapping[str, Any],
+    scale: Scale,
+    predicts: str,
+    place: float | None,
+    judge: Judge,
+) -> tuple[Evidence, Process]:
+    """The whole loop, with a model of this prediction in this scale."""
+    model = Knowing(tried["model"].shape, scale, predicts, place)
+    with seeded(1), Recorder() as recorder, torch.no_grad():
         model.recorder = recorder
         end = way.call(stranger, {**tried, "model": model})
-    return _evidence(role, model, end, recorder, process, way)
+    if not model.asked:
+        raise CannotCheck("the model was never asked: pass it on as model(x, t)")
+    handed: dict[str, Tensor] = {k: tried[k] for k in ("x_T", "other") if k in way.order}
+    return judge(role, audited(model, end, recorder, handed), way, handed)
 
 
-class Rule(NamedTuple):
-    """Where a loop takes its steps to go, and with which ᾱ."""
-
-    kind: str
-    words: str
-    t: list[int]
-    s: list[int]
-
-
-def _rules(t: list[int], T: int) -> Iterator[Rule]:
-    """From each t to the next that the model is told; and the ways to get that wrong."""
-    to = [*t[1:], 0]
-    yield Rule("", "", t, to)
-    yield Rule("end", "the last step leads to ᾱ_1 and not to ᾱ_0 = 1", t, [*t[1:], 1])
-    yield Rule("t-1", "each step leads to t − 1, whatever the next t is", t, [i - 1 for i in t])
-    even = max(1, T // len(t))
-    words = f"each step leads to t − {even} = t − T//N, whatever the next t is"
-    yield Rule("stride", words, t, [max(i - even, 0) for i in t])
-    yield from _indices(t, T)
-    for by in (1, -1):
-        late = [min(max(i + by, 1), T) for i in t]
-        words = f"the ᾱ of t {'+' if by > 0 else '−'} 1 is used where the model is told t"
-        yield Rule(f"index {by:+d}", words, late, to)
-        both = [*late[1:], 0]
-        yield Rule(f"all {by:+d}", words + ", and for the next t too", late, both)
-
-
-def _indices(t: list[int], T: int) -> Iterator[Rule]:
-    """The index of a step, counted up or down, told in its place; the t may lie in several ways."""
-    n = len(t)
-    if not 1 < n < T or sorted(t) != list(range(1, n + 1)):
-        return
-    words = "the model is told the index of the step, 0 to N − 1, in place of its t"
-    even = T // n
-    for grid in (
-        [round(1 + i * (T - 1) / (n - 1)) for i in range(n)],
-        [T - even * i for i in reversed(range(n))],
-        [1 + even * i for i in range(n)],
-        [even * (i + 1) for i in range(n)],
-    ):
-        falling = grid[::-1]
-        yield Rule("index for t", words, falling, [*falling[1:], 0])
-
-
-def _evidence(
-    role: Role, model: Knowing, end: Tensor, recorder: Recorder, process: Process, way: Way
-) -> tuple[Evidence, Process]:
-    times = [label + 1 - model.base for _, _, label in model.asked]
-    at, wrong = _measured(model, end, recorder)
-    if "x_T" not in way.order and times[0] < process.T and times[0] == max(times):
-        words = f"the model is told t = {times[0]} first, and x_T ~ N(0, I) belongs to {process.T}"
-        wrong.append(("late start", words))
-    rises = len(times) > 1 and times[0] < times[-1]
-    if rises:
-        upwards = _upwards(role, at, times, wrong, process, way)
-        if not upwards[0].others:
-            return upwards
-    found = [upwards] if rises else []
-    for rule in _indices(times, process.T) if rises else _rules(times, process.T):
-        path = Path(process.beta, torch.tensor(rule.t), torch.tensor(rule.s))
-        if (path.t < path.s).any():
-            continue
-        read = at if rule.t == times else _reread(at, model, times, rule.t)
-        evidence = weigh(role, read, path, 1, str(way), way.order)
-        said = ((rule.kind, rule.words),) if rule.kind else ()
-        found.append((evidence._replace(others=(*said, *evidence.others, *wrong)), path))
-        if evidence.explained is not None and evidence.explained.is_right:
-            break
-    return min(found, key=lambda pair: pair[0].cost)
-
-
-def _measured(
-    model: Knowing, end: Tensor, recorder: Recorder
-) -> tuple[dict[int, Affine], list[tuple[str, str]]]:
-    """What each step has made of x_0 and ε, and what cannot be measured."""
-    results = [x for x, _, _ in model.asked[1:]] + [end]
-    drawn = [*model.drawn, len(recorder.draws)]
-    at = {}
+def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str, Tensor]) -> Audit:
+    """What each move has made of the answers and of ε."""
+    asked = model.asked
+    results = [q.x for q in asked[1:]] + [end]
+    drawn = [*(q.drawn for q in asked), len(recorder.draws)]
+    at: dict[int, Affine] = {}
+    older: dict[int, list[float]] = {}
+    wrong = []
     for k, result in enumerate(results):
-        terms = {"x_0": model.x_0, "ε": model.asked[k][1]}
         try:
-            at[k + 1] = fit(result, terms, recorder.draws[drawn[k] : drawn[k + 1]])
+            if not result.isfinite().all():
+                raise NotFinite("the result is not finite")
+            one = _fitted(result, asked[: k + 1], recorder.draws[drawn[k] : drawn[k + 1]])
         except NotFinite:
-            kind = "not finite at the end" if k == len(results) - 1 else "not finite"
-            return at, [(kind, f"NaN or infinity comes of the step from t = {model.asked[k][2]}")]
-    return at, []
+            end_ = k == len(results) - 1
+            leans = any(abs(w) > _LEAST for ws in older.values() for w in ws)
+            kind = "not finite" if not end_ else "last step" if leans else "not finite at the end"
+            words = f"NaN or infinity comes of the step from {asked[k].label:g}"
+            wrong.append((kind, words))
+            break
+        weights = [v.value for name, v in one.of.items() if name not in ("x_0", "ε")]
+        total = one.of["x_0"].value + sum(weights)
+        of = {"x_0": Value(total, one.of["x_0"].error), "ε": one.of["ε"]}
+        at[k + 1], older[k + 1] = replace(one, of=of), weights
+    start = None
+    if asked[0].x.isfinite().all():
+        start = fit(asked[0].x, handed, recorder.draws[: asked[0].drawn])
+    labels = [q.label for q in asked]
+    to = [*(model.scale.log_snr(label) for label in labels[1:]), math.inf]
+    return Audit(model.scale, model.predicts, labels, at, older, wrong, start, to)
 
 
-def _upwards(
-    role: Role,
-    at: Mapping[int, Affine],
-    times: list[int],
-    wrong: list[tuple[str, str]],
-    process: Process,
-    way: Way,
-) -> tuple[Evidence, Process]:
-    """A loop from data to noise: right if each step leads to the next level, else upside down.
+def _fitted(
+    result: Tensor, asked: Sequence[Question], draws: Sequence[tuple[Law, Tensor]]
+) -> Affine:
+    """A result by the last answer and ε; by earlier answers too only where that is not enough.
 
-    Where its last step leads, nobody is told.
+    An x that has kept nothing of its ε is a sum of answers, so that all of them together would not
+    be independent.
     """
-    path = Path(process.beta, torch.tensor(times[:-1]), torch.tensor(times[1:]))
-    all_but_last = {k: one for k, one in at.items() if k < len(times)}
-    evidence = weigh(role, all_but_last, path, 1, str(way), way.order)
-    if evidence.explained is None or not evidence.explained.is_right:
-        words = "the model is told rising t: the loop goes from clean to noisy"
-        evidence = evidence._replace(others=(("rising t", words), *wrong))
-    return evidence, path
+    terms = {"x_0": asked[-1].x_0, "ε": asked[-1].eps}
+    first = fit(result, terms, draws)
+    for j in range(1, min(OLDER, len(asked) - 1) + 1):
+        if first.exact:
+            break
+        terms[f"−{j}"] = asked[-1 - j].x_0
+        more = fit(result, terms, draws)
+        if more.exact:
+            return more
+    return first
 
 
-def _reread(
-    at: Mapping[int, Affine], model: Knowing, told: list[int], used: list[int]
-) -> dict[int, Affine]:
+# --- judging
+
+
+def judged(
+    role: Role, audit: Audit, way: Way, handed: Mapping[str, Tensor]
+) -> tuple[Evidence, Process]:
+    """What explains all the moves."""
+    scale = audit.scale
+    conventions = tuple(scale.of(c) for c in role.conventions)
+    role = role._replace(conventions=conventions, scale_is_vp=scale.table is not None)
+    told = audit.log_snr
+    wrong = [*audit.wrong, *_start(audit, handed)]
+    to = audit.to
+    rises = len(told) > 1 and told[0] > told[-1]
+    if rises:
+        # Where the last step of a loop towards noise leads, nobody is told.
+        inner = replace(audit, at={k: one for k, one in audit.at.items() if k < len(told)})
+        evidence, moves = _weighed(role, inner, told[:-1], told[1:], way)
+        if _is_right(evidence):
+            return evidence, moves
+    evidence, moves = _weighed(role, audit, told, to, way)
+    if _is_right(evidence):
+        more = [*wrong, *_last(audit), *_order(audit)]
+        return evidence._replace(others=(*more, *evidence.others)), moves
+    found = [(evidence._replace(others=(*evidence.others, *wrong)), moves)]
+    for kind, words, t, s in (*_rules(audit), *_inferred(audit)):
+        if rises and kind in ("t-1", "stride", "another next level"):
+            kind, words = "rising t", "the model is told levels from clean to noisy"
+        again, along = _weighed(role, audit, t, s, way)
+        found.append((again._replace(others=((kind, words), *again.others, *wrong)), along))
+        if _is_right(again):
+            return found[-1]
+    best, along = min(found, key=lambda pair: pair[0].cost)
+    leaning = _leaning(role, audit, told, to, way)
+    if leaning:
+        best = best._replace(others=(leaning, *best.others))
+    return best, along
+
+
+def _is_right(evidence: Evidence) -> bool:
+    return evidence.explained is not None and evidence.explained.is_right
+
+
+def _weighed(
+    role: Role, audit: Audit, t: Sequence[float], s: Sequence[float], way: Way
+) -> tuple[Evidence, Process]:
+    """The coefficients as those of moves from t to s, by the logarithm of signal to noise."""
+    moves = replace(Moves.between(t, s), beside=_beside(audit, t, s))
+    if audit.scale.table is not None:
+        t_ = [audit.scale.t(label) for label in audit.labels[: len(t)]]
+        moves = replace(moves, steps=torch.tensor(t_, dtype=torch.float64).clamp(0))
+    told = audit.log_snr[: len(t)]
+    at = audit.at if list(t) == told else _reread(audit, t)
+    at = {k: one for k, one in at.items() if not math.isnan(t[k - 1])}
+    return weigh(role, at, moves, 1, str(way), way.order), moves
+
+
+def _beside(
+    audit: Audit, t: Sequence[float], s: Sequence[float]
+) -> Mapping[str, Float64[Tensor, " K"]]:
+    """The levels of a table one before t and s: what `alphas_cumprod_prev` holds."""
+    process = audit.scale.table
+    if process is None:
+        return {}
+    levels = torch.arange(process.T + 1)
+    abar = process.alpha_bar(levels)
+    log_snr = (abar / (1 - abar)).log()
+
+    def before(values: Sequence[float]) -> Float64[Tensor, " K"]:
+        at = torch.tensor(list(values), dtype=torch.float64)
+        places = (log_snr[None, :] - at[:, None]).abs().nan_to_num(0.0).argmin(1)
+        return log_snr[(places - 1).clamp(0)]
+
+    return {"t−1": before(t), "s−1": before(s)}
+
+
+def _start(audit: Audit, handed: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Whether the loop begins at the level that it tells the model."""
+    if audit.start is None and "x_t" in handed:
+        return []
+    if audit.start is None:
+        return [("not finite", "the first x that the model is shown is NaN or infinite")]
+    alpha, _ = audit.scale.level(audit.labels[0])
+    kept = sum(abs(v.value) for v in audit.start.of.values())
+    noise = abs(audit.start.noise.value)
+    process = audit.scale.table
+    if process is None:
+        return []
+    t = audit.scale.t(audit.labels[0])
+    if noise > _LEAST and kept > _LEAST:  # data and noise were mixed
+        if abs(kept - alpha) <= 2e-3 * alpha + 10 * sum(v.error for v in audit.start.of.values()):
+            return []
+        abar = process.alpha_bar(torch.arange(process.T + 1))
+        near = int((abar.sqrt() - kept).abs().argmin())
+        words = f"x_0 is noised to t = {near}, and the model is told t = {t:g} first"
+        return [("start at another level", words)]
+    if not handed and t < process.T and audit.labels[0] == max(audit.labels):
+        words = f"the model is told t = {t:g} first, and x_T ~ N(0, I) belongs to {process.T}"
+        return [("late start", words)]
+    return []
+
+
+def _last(audit: Audit) -> list[tuple[str, str]]:
+    """The last move, to clean data, must be the last answer and nothing else."""
+    weights = audit.older.get(len(audit.labels), [])
+    if any(abs(w) > _LEAST for w in weights):
+        words = f"the last step, to clean data, takes {weights[0]:+.3g} of the answer before"
+        return [("last step", words)]
+    return []
+
+
+def _leaning(
+    role: Role, audit: Audit, told: Sequence[float], to: Sequence[float], way: Way
+) -> tuple[str, str] | None:
+    """Whether what is wrong is wrong only where an earlier answer is used, or at the end."""
+    last = len(audit.labels)
+    leans = {k for k, ws in audit.older.items() if any(abs(w) > _LEAST for w in ws)}
+    if not leans:
+        return None
+
+    def is_right(some: Mapping[int, Affine]) -> bool:
+        return bool(some) and _is_right(
+            _weighed(role, replace(audit, at=dict(some)), told, to, way)[0]
+        )
+
+    inner = {k: one for k, one in audit.at.items() if k != last}
+    if last in audit.at and is_right(inner):
+        return "last step", "all steps but the last are right"
+    plain = {k: one for k, one in audit.at.items() if k not in leans and k + 1 not in leans}
+    first = {k: one for k, one in audit.at.items() if k not in leans}
+    if is_right(plain) or is_right(first):
+        return "second stage", "what uses an answer alone is right; what uses two is not"
+    return None
+
+
+def _order(audit: Audit) -> list[tuple[str, str]]:
+    """A move that uses an earlier answer must be of second order: else why does it?
+
+    Of answers that grow by λ = log(α/σ), nothing else, one move from x = 0 makes
+
+        α_s·(h − 1 + e^(−h)),    h = λ_s − λ_t
+
+    (Lu et al. 2022b, eq. (9), with x̂_0 = λ − λ_t); a second-order one comes near, to O(h³).
+    """
+    told = audit.log_snr
+    ratios = []
+    for k, weights in audit.older.items():
+        if not weights or abs(weights[0]) <= _LEAST or k >= len(told) or len(weights) < 1:
+            continue
+        two_stages = told[k - 1] == told[k]
+        if two_stages or abs(audit.at[k].noise.value) > _LEAST:
+            continue
+        here, old, to = (0.5 * v for v in (told[k - 1], told[k - 2], told[k]))
+        h = to - here
+        if not (0 < h < 0.5) or not math.isfinite(old):
+            continue
+        alpha = audit.scale.level(audit.labels[k])[0]
+        made = sum(w * (0.5 * told[k - 1 - j] - here) for j, w in enumerate(weights, start=1))
+        ratios.append((made / (alpha * (h - 1 + math.exp(-h))), h))
+    off = [r for r, h in ratios if abs(r - 1) > 0.2 + 1.2 * h]
+    if ratios and len(off) > 0.5 * len(ratios):
+        words = f"earlier answers have {off[0]:.2g} of the weight that makes it second order"
+        return [("first order", words)]
+    return []
+
+
+def _rules(audit: Audit) -> Iterator[tuple[str, str, list[float], list[float]]]:
+    """Where a loop may take its steps to go, if not to the next level that it tells."""
+    scale, told = audit.scale, audit.log_snr
+    if scale.table is None or audit.labels[-1] != min(audit.labels):
+        yield "last σ repeated", "the last step leads nowhere", told, [*told[1:], told[-1]]
+    if scale.table is None or math.inf in told:
+        return
+    t = [scale.t(label) for label in audit.labels]
+
+    def level(step: float) -> float:
+        return scale.log_snr(max(step, 0) - 1 + scale.base)
+
+    first = level(1)
+    kind = "last σ repeated" if any(any(w) for w in audit.older.values()) else "end"
+    words = "the last step leads to ᾱ_1 and not to ᾱ_0 = 1"
+    yield kind, words, told, [*told[1:], first]
+    yield "end", "the last step leads nowhere", told, [*told[1:], told[-1]]
+    words = "each step leads to t − 1, whatever the next t is"
+    yield "t-1", words, told, [level(i - 1) for i in t]
+    even = max(1, scale.table.T // len(t))
+    words = f"each step leads to t − {even} = t − T//N, whatever the next t is"
+    yield "stride", words, told, [level(i - even) for i in t]
+
+
+def _inferred(audit: Audit) -> Iterator[tuple[str, str, list[float], list[float]]]:
+    """The levels that the moves themselves use, from one step to the next of a table.
+
+    For every t, the coefficients say which s they lead to, as √ᾱ_s is what is kept of x_0; that of
+    ε, with the noise, must then fit too.
+    """
+    scale = audit.scale
+    if scale.table is None or not audit.at or math.inf in audit.log_snr:
+        return
+    levels = torch.arange(scale.table.T + 1)
+    abar = scale.table.alpha_bar(levels)
+    root, sigma = abar.sqrt(), (1 - abar).sqrt()
+    of_x_0, of_eps = _weights(audit.predicts, root, sigma)
+    used: list[tuple[int, int]] = []
+    tried = sorted(audit.at)[:: max(1, len(audit.at) // FEW_MOVES)]
+    for k in tried:
+        x, said = _on_question(audit, k)
+        kept = x * root + said * of_x_0
+        rest = x * sigma + said * of_eps
+        d = audit.at[k].noise.value
+        s = (root[None, :] - kept[:, None]).abs().argmin(1)
+        miss = (root[s] - kept).abs() + (sigma[s] - (rest.square() + d * d).sqrt()).abs()
+        t = int(miss.argmin())
+        used.append((t, int(s[t])))
+    told = [round(scale.t(audit.labels[k - 1])) for k in tried]
+    every = sorted(round(scale.t(label)) for label in audit.labels)
+    kind, words = _misled(told, [t for t, _ in used], [s for _, s in used], every)
+    t_, s_ = [math.nan] * len(audit.labels), [math.nan] * len(audit.labels)
+    for k, (t, s) in zip(tried, used, strict=True):
+        t_[k - 1], s_[k - 1] = scale.log_snr(t - 1 + scale.base), scale.log_snr(s - 1 + scale.base)
+    yield kind, words, t_, s_
+
+
+def _misled(told: list[int], t: list[int], s: list[int], every: list[int]) -> tuple[str, str]:
+    """What is wrong about the levels that are used, beside those that are told."""
+    n = len(told)
+    differ = [a - b for a, b in zip(t, told, strict=True)]
+    usual = max(set(differ), key=differ.count)
+    if differ.count(0) >= 0.8 * n:
+        if sum(a == b for a, b in zip(t, s, strict=True)) >= 0.8 * n:
+            return "leads to itself", "each step leads to the level where it is"
+        return "another next level", f"from t = {t[0]} it goes to {s[0]}, from {t[-1]} to {s[-1]}"
+    if n > 1 and every in (list(range(len(every))), list(range(1, len(every) + 1))):
+        words = f"the model is told {told[0]}, {told[1]}, … where ᾱ is taken at {t[0]}, {t[1]}, …"
+        return "index for t", words
+    if differ.count(-1) >= 0.8 * n:
+        return "uses ᾱ_prev", "ᾱ is taken at t − 1 where the model is told t"
+    if differ.count(usual) >= 0.8 * n:
+        return f"index {usual:+d}", f"ᾱ is taken at t {usual:+d} where the model is told t"
+    return "another level", f"the model is told {told[0]} where ᾱ is taken at {t[0]}"
+
+
+def _weights(predicts: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
+    """What an answer is made of: x_0 and ε."""
+    zero, one = 0.0 * alpha, 0.0 * alpha + 1.0
+    return {"eps": (zero, one), "x_0": (one, zero), "v": (-sigma, alpha)}[predicts]
+
+
+def _on_question(audit: Audit, k: int) -> tuple[float, float]:
+    """The weights of x and of the answer in move k."""
+    a, b = audit.scale.level(audit.labels[k - 1])
+    o, p = _weights(audit.predicts, a, b)
+    x_0, eps = audit.at[k].of["x_0"].value, audit.at[k].of["ε"].value
+    det = a * p - b * o
+    return (x_0 * p - eps * o) / det, (a * eps - b * x_0) / det
+
+
+def _reread(audit: Audit, t: Sequence[float]) -> dict[int, Affine]:
     """The coefficients of x_0 and ε, if x and the answer were those of other levels."""
-
-    def weights(t: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """What x and the model's answer are made of: (x_0, ε) each."""
-        abar = model.process.alpha_bar(torch.tensor([t])).item()
-        a, b = abar**0.5, (1 - abar) ** 0.5
-        return (a, b), {"eps": (0.0, 1.0), "x_0": (1.0, 0.0), "v": (-b, a)}[model.predicts]
-
     read = {}
-    for k, one in at.items():
-        (a, b), (o, p) = weights(told[k - 1])
-        x_0, eps = one.of["x_0"].value, one.of["ε"].value
-        det = a * p - b * o
-        of_x, of_answer = (x_0 * p - eps * o) / det, (a * eps - b * x_0) / det
-        (a, b), (o, p) = weights(used[k - 1])
-        error = 10 * one.of["ε"].error / abs(det)
+    for k, one in audit.at.items():
+        if math.isnan(t[k - 1]):
+            continue
+        of_x, of_answer = _on_question(audit, k)
+        a, b = (math.sqrt(1 / (1 + math.exp(-s * t[k - 1]))) for s in (1.0, -1.0))
+        o, p = _weights(audit.predicts, a, b)
+        told = audit.scale.level(audit.labels[k - 1])
+        error = 10 * one.of["ε"].error / min(told)
         of = {
             "x_0": Value(of_x * a + of_answer * o, error),
             "ε": Value(of_x * b + of_answer * p, error),

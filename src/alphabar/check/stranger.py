@@ -21,7 +21,7 @@ MANY_RESULTS = 4  # of one shape
 # How a step is handed over: one number for all items or one for each, of one type or another.
 T_FORMS: Mapping[str, Callable[[Tensor], object]] = {
     "t: int64 (B,)": lambda t: t,
-    "t: int": lambda t: int(t[0]),
+    "t: int": lambda t: t[0].item(),
     "t: int64 ()": lambda t: t[0],
     "t: int64 (B, 1)": lambda t: t[:, None],
     "t: float (B,)": lambda t: t.float(),
@@ -114,8 +114,11 @@ class Way:
         self, stranger: Stranger, values: Mapping[str, Any], keep_graph: bool = False
     ) -> Tensor:
         """What comes back; with its graph, for a gradient in what a model has answered."""
-        handed = [_formed(k, values[k], self.t_form) for k in self.order]
-        return stranger(*handed, keep_graph=keep_graph)[self.picked]
+        return stranger(*self.handed(values), keep_graph=keep_graph)[self.picked]
+
+    def handed(self, values: Mapping[str, Any]) -> list[object]:
+        """The arguments, in their order."""
+        return [_formed(k, values[k], self.t_form) for k in self.order]
 
 
 def _formed(name: str, value: Any, form: str) -> object:

@@ -1,0 +1,107 @@
+"""What the label of a level means: x = α·x_0 + σ·ε, by a table's index, by σ, or by a flow's time.
+
+table  α = √ᾱ_t, σ = √(1 − ᾱ_t)        variance exploding  α = 1, σ = label
+flow   α = 1 − label, σ = label         or the other way round
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alphabar.check.explain import Convention
+from alphabar.check.formula import Base, Formula, Process
+
+F = Formula.of
+
+
+class Scale(NamedTuple):
+    """A way to name levels, and the size of a state at each.
+
+    Args:
+        name: of the way.
+        level: α and σ of a label.
+        factors: what the variance-preserving coefficients are multiplied by, at the place −1.
+        table: where labels are indices of a table; None elsewhere.
+        base: what the table's first noisy level is called.
+    """
+
+    name: str
+    level: Callable[[float], tuple[float, float]]
+    factors: Formula
+    table: Process | None = None
+    base: int = 0
+
+    def log_snr(self, label: float) -> float:
+        """log(α²/σ²)."""
+        alpha, sigma = self.level(label)
+        if sigma <= 0:
+            return math.inf
+        return 2 * math.log(alpha / sigma) if alpha > 0 else -math.inf
+
+    def t(self, label: float) -> float:
+        """The step of the table."""
+        return label + 1 - self.base
+
+    def of(self, law: Convention) -> Convention:
+        """A variance-preserving law in this scale."""
+        if not self.factors.powers:
+            return law
+        scaled = {name: _times(f, self.factors) for name, f in law.formulas.items()}
+        return law._replace(formulas=scaled)
+
+
+def table(process: Process, base: int) -> Scale:
+    """Indices of a table of ᾱ; between them σ/α is a straight line."""
+    abar = process.alpha_bar(torch.arange(process.T + 1))
+    ratio = ((1 - abar) / abar).sqrt()
+
+    def level(label: float) -> tuple[float, float]:
+        t = min(max(label + 1 - base, 0.0), float(process.T))
+        below = min(int(t), process.T - 1)
+        at = torch.lerp(ratio[below], ratio[below + 1], t - below).item() if t > below else None
+        sigma = ratio[below].item() if at is None else at
+        return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
+
+    def exact(label: float) -> tuple[float, float]:
+        t = label + 1 - base
+        if t != int(t) or not 0 <= t <= process.T:
+            return level(label)
+        here = abar[int(t)].item()
+        return math.sqrt(here), math.sqrt(1 - here)
+
+    return Scale("variance-preserving", exact, F(), process, base)
+
+
+EXPLODING = Scale("variance-exploding", lambda sigma: (1.0, sigma), F(before={"abar": -0.5}))
+# (1 − τ) = √ᾱ/(√ᾱ + √(1 − ᾱ)) at the same ratio of signal to noise.
+_TO_FLOW = F(before={"abar": -0.5, "signal": 1.0})
+FLOW = Scale("flow, t = 0 data", lambda t: (1 - t, t), _TO_FLOW)
+FLOW_UP = Scale("flow, t = 1 data", lambda t: (t, 1 - t), _TO_FLOW)
+
+
+def _times(one: Formula, other: Formula) -> Formula:
+    powers: dict[Base, float] = dict(one.powers)
+    for base, power in other.powers:
+        powers[base] = powers.get(base, 0.0) + power
+    return Formula.made(one.factor * other.factor, powers)
+
+
+def answer(
+    predicts: str, x_0: Tensor, eps: Tensor, alpha: float, sigma: float, up: bool = False
+) -> Tensor:
+    """What a model says that predicts this."""
+    if predicts == "eps":
+        return eps
+    if predicts == "x_0":
+        return x_0
+    if predicts == "v":
+        return alpha * eps - sigma * x_0
+    if predicts == "score":
+        return -eps / max(sigma, 1e-12)
+    return x_0 - eps if up else eps - x_0  # flow
+
+
+PREDICTIONS = ("eps", "x_0", "v", "score", "flow")
