@@ -10,23 +10,26 @@ report. All raise `ValueError` for betas or a prediction that mean nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from alphabar.check.catalogue import named
 from alphabar.check.drift import judge_drift
 from alphabar.check.formula import Process
 from alphabar.check.linear import check_linear
-from alphabar.check.loop import check_loop, check_moves, scales_of
-from alphabar.check.loss import TARGETS, check_loss
+from alphabar.check.loop import Loop, check_loop, check_moves, scales_of
+from alphabar.check.loss import TARGETS, Facts, check_loss
 from alphabar.check.marginal import GIVES, SCALES, check_marginal
 from alphabar.check.report import CheckFailed, Diagnosis, Finding, Report
-from alphabar.check.reverse import VARIANCES, check_posterior, check_step
+from alphabar.check.reverse import VARIANCES, check_posterior, check_step, clipped_loop
 from alphabar.check.roles import TRANSITION
 from alphabar.check.roles import step as step_role
 from alphabar.check.scales import PREDICTIONS
+from alphabar.check.schedule import check_schedule
+from alphabar.check.scheduler import Facts as Held
+from alphabar.check.scheduler import check_scheduler
+from alphabar.check.time_sampling import check_time_sampling
+from alphabar.check.weighting import check_weighting
 
 __all__ = [
     "CheckFailed",
@@ -37,8 +40,12 @@ __all__ = [
     "marginal",
     "posterior",
     "sampler",
+    "schedule",
+    "scheduler",
     "step",
+    "time_sampling",
     "transition",
+    "weighting",
 ]
 
 
@@ -135,6 +142,7 @@ def sampler(
     predicts: str = "eps",
     scale: str | None = None,
     steps: int | None = None,
+    clip: float | None = None,
     sigma: Callable[[float], object] | None = None,
     sigmas: object = None,
     given: Mapping[str, object] | None = None,
@@ -143,28 +151,132 @@ def sampler(
     role = step_role(_predicts(predicts, PREDICTIONS))
     process = None if betas is None else _process(betas)
     scales = scales_of(process, scale or "vp")
-    judge = judge_drift if sigma is not None else None
-    found = check_loop(role, function, scales, predicts, given or {}, _levels(sigmas), judge=judge)
+    stated = None if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float64)
+    loop = Loop(function, scales, predicts, given or {}, sigmas=stated)
+    found = check_loop(role, loop, judge_drift if sigma is not None else None)
+    if sigma is None and found.verdict in ("right", "equivalent"):
+        found = clipped_loop(found, loop, clip)
     return Report((found,))
 
 
-def _levels(sigmas: object) -> Tensor:
-    """σ from the noisiest to clean data, as stated, or 40 of our own (Karras et al. 2022, (5))."""
-    if sigmas is not None:
-        return torch.as_tensor(sigmas, dtype=torch.float64)
-    rise = torch.linspace(80.0 ** (1 / 7), 0.002 ** (1 / 7), 40, dtype=torch.float64)
-    return torch.cat([rise**7, torch.zeros(1, dtype=torch.float64)])
+def scheduler(
+    object_: object,
+    betas: object = None,
+    predicts: str = "eps",
+    scale: str = "vp",
+    variance: str = "fixed",
+    clip: float | None = None,
+    claims: str | None = None,
+    given: Mapping[str, object] | None = None,
+) -> Report:
+    """Whether a scheduler as a whole is right: its tables, its marginal and its loop.
+
+    Args:
+        object_: with set_timesteps, timesteps and step; add_noise, scale_model_input, … if it has.
+        betas: β_1 … β_T; its own `betas` if none are given.
+        predicts: what the model says: eps, x_0 or v.
+        scale: vp, or ve where x_t = x_0 + σ·ε.
+        variance: fixed, or learned_range (Nichol & Dhariwal 2021, eq. (15)).
+        clip: where x̂_0 is meant to be clipped.
+        claims: the schedule's name, see `schedule`.
+        given: other arguments, by name.
+    """
+    _choose("scale", scale, SCALES)
+    _choose("variance", variance, VARIANCES)
+    own = betas if betas is not None else getattr(object_, "betas", None)
+    facts = Held(_process(own), _predicts(predicts), scale, variance, clip, claims)
+    return Report(check_scheduler(object_, facts, given or {}))
+
+
+def schedule(
+    values: object,
+    claims: str | None = None,
+    gives: str = "betas",
+    betas: object = None,
+    steps: int | None = None,
+    sigma: Callable[..., object] | None = None,
+) -> Report:
+    """Whether a table (or σ′) is what it is said to be: identities, order, ends, the end's KL.
+
+    Args:
+        values: the table; of σ′ a function of t; of timesteps a function of their number too.
+        claims: the family: linear, scaled_linear, cosine, zero_terminal_snr, karras, …
+        gives: what the numbers are: betas, alphas_cumprod, sigmas, timesteps, sigma_prime, …
+        betas: β_1 … β_T, where they are something else.
+        steps: how many timesteps were asked for.
+        sigma: σ(t), for σ′.
+    """
+    found = check_schedule(values, claims, gives, betas=betas, steps=steps, sigma=sigma)
+    return Report((found,))
+
+
+def weighting(
+    function: object,
+    betas: object,
+    predicts: str = "eps",
+    claims: str | None = None,
+    gamma: float | None = None,
+    given: Mapping[str, object] | None = None,
+) -> Report:
+    """Whether a loss is weighted at each level as it is said to be.
+
+    Args:
+        function: of t, or of the SNR; or a table of T numbers.
+        betas: β_1 … β_T; the last may be 1.
+        predicts: what the loss is an error of: eps, x_0 or v.
+        claims: min_snr, p2, snr, snr+1, truncated, debiased, edm, sigmoid or uniform.
+        gamma: of min_snr and p2.
+        given: other arguments, by name.
+    """
+    return Report((check_weighting(function, betas, predicts, claims, gamma, given),))
+
+
+def time_sampling(
+    function: Callable[..., object],
+    betas: object = None,
+    scale: str | None = None,
+    given: Mapping[str, object] | None = None,
+) -> Report:
+    """Whether training times are drawn uniformly.
+
+    Args:
+        function: of how many, or of a shape.
+        betas: β_1 … β_T; none where times are continuous.
+        scale: vp with T steps, or flow with t in [0, 1].
+        given: other arguments, by name.
+    """
+    T = None if betas is None else _process(betas).T
+    law = scale or ("flow" if T is None else "vp")
+    return Report((check_time_sampling(function, T, law, given),))
 
 
 def loss(
     function: Callable[..., object],
-    betas: object,
+    betas: object = None,
     predicts: str = "eps",
+    scale: str = "vp",
+    data_range: tuple[float, float] | None = None,
+    claims: str | None = None,
+    gamma: float | None = None,
     given: Mapping[str, object] | None = None,
 ) -> Report:
-    """Whether a training loss asks for what the model predicts: eps, x_0, v, score or flow."""
+    """Whether a training loss asks for what the model predicts, of the right x_t, at the right t.
+
+    Args:
+        function: of a model and x_0, and of t and noise if it takes them.
+        betas: β_1 … β_T; none of a process in continuous time.
+        predicts: eps, x_0, v, score or flow.
+        scale: vp, ve or flow.
+        data_range: of x_0 as it is handed over, where the loss brings it to [−1, 1] itself.
+        claims: the weighting that it is meant to have, see `weighting`.
+        gamma: of that weighting.
+        given: other arguments, by name.
+    """
     _predicts(predicts, tuple(TARGETS))
-    return Report(check_loss(predicts, function, _process(betas), given or {}))
+    _choose("scale", scale, SCALES)
+    process = None if betas is None else _process(betas)
+    facts = Facts(predicts, process, scale, data_range, claims, gamma)
+    return Report(check_loss(facts, function, given or {}))
 
 
 def _process(betas: object) -> Process:
@@ -172,10 +284,11 @@ def _process(betas: object) -> Process:
         beta = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"betas is a {type(betas).__name__}: give the numbers β_1 … β_T") from None
-    if beta.ndim != 1 or len(beta) < 2 or not ((beta > 0) & (beta < 1)).all():
+    inside = beta.ndim == 1 and len(beta) > 1 and bool(((beta > 0) & (beta <= 1)).all())
+    if not inside or not (beta[:-1] < 1).all():
         raise ValueError(
             f"betas has shape {tuple(beta.shape)}: give two numbers or more, β_1 … β_T, each above "
-            "0 and below 1"
+            "0 and below 1; only the last may be 1"
         )
     return Process(beta)
 

@@ -32,7 +32,12 @@ BUGS = (
         "uniform noise where normal noise is meant",
         "torch.randn_like(x) in place of torch.rand_like(x)",
         "acids-ircam/diffusion_models 8",
-        (("transition", "uniform noise"), ("marginal", "uniform noise"), ("loss", "uniform noise")),
+        (
+            ("transition", "uniform noise"),
+            ("marginal", "uniform noise"),
+            ("loss", "uniform noise"),
+            ("step", "uniform noise"),
+        ),
     ),
     Bug(
         "A2",
@@ -95,9 +100,8 @@ BUGS = (
         "x_0 = 2 * images - 1, once, before any noise",
         "imagen-pytorch 160, DALLE2-pytorch 102",
         (
-            ("loss", "range twice"),
-            ("loss", "range after noise"),
-            ("loss", "range never"),
+            ("marginal", "range twice"),
+            ("marginal", "range after noise"),
         ),
     ),
     Bug(
@@ -162,6 +166,7 @@ BUGS = (
         (
             ("posterior", "linear in variance"),
             ("step", "linear in variance"),
+            ("step", "variance of one step"),
         ),
     ),
     Bug(

@@ -7,7 +7,7 @@ and ε, but its coefficients are no product of powers, which is what `explain` t
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,6 +40,8 @@ PREVIOUS = {"t": "t−1", "s": "s−1"}
 def composed(predicts: str, places: Mapping[str, Place]) -> Iterator[Composed]:
     """Every way to take the parts of a step at these places; `t` and `s` must be among them."""
     here = places["t"]
+    x_0: Sequence[Numbers]
+    eps: Sequence[Numbers]
     x = (here.alpha, here.sigma)  # of x_0 and ε
     zero, one = torch.zeros_like(here.alpha), torch.ones_like(here.alpha)
     said = {

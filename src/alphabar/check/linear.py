@@ -29,6 +29,8 @@ from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded, ways
 FEW, MANY = 512, 40_000
 # Shapes of an item: numbers, a picture. A function may be written for one of them alone.
 SHAPES = ((3,), (2, 4, 4))
+# Of data: many clip what they take for data at ±1, and that is looked at by itself.
+INSIDE = 0.8
 NOISE = "z"  # what a function draws itself, or takes for what it would draw
 # μ̃_t of x_0 and x_t (Ho et al. 2020, eq. (7)).
 POSTERIOR_MEAN = {

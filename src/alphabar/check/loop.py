@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,12 +25,19 @@ from torch import Tensor, nn
 
 from alphabar.check.affine import Affine, Law, NotFinite, Recorder, Value, fit
 from alphabar.check.formula import Moves, Process
-from alphabar.check.linear import Evidence, Role, finding, unchecked, weigh
+from alphabar.check.linear import INSIDE, Evidence, Role, finding, unchecked, weigh
 from alphabar.check.report import Finding
 from alphabar.check.scales import EXPLODING, FLOW, FLOW_UP, PREDICTIONS, Scale, answer, table
 from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
 
 ITEMS, MANY = 512, 8192
+# σ from the noisiest to clean data, where nobody has stated them (Karras et al. 2022, eq. (5)).
+_SIGMAS = torch.cat(
+    [
+        torch.linspace(80.0 ** (1 / 7), 0.002 ** (1 / 7), 40, dtype=torch.float64) ** 7,
+        torch.zeros(1, dtype=torch.float64),
+    ]
+)
 OLDER = 3  # answers that a method may still use
 FEW_MOVES = 50  # that are enough to tell which levels are used
 _LEAST = 2e-4  # a weight that is more than rounding
@@ -49,9 +57,15 @@ class Knowing(nn.Module):
     """A model that knows a new x_0 each time, and keeps every (x, t) that it is asked about."""
 
     def __init__(
-        self, shape: Sequence[int], scale: Scale, predicts: str, place: float | None = None
+        self,
+        shape: Sequence[int],
+        scale: Scale,
+        predicts: str,
+        place: float | None = None,
+        size: float = INSIDE,
     ) -> None:
         super().__init__()
+        self.size = size
         self.shape, self.scale, self.predicts, self.place = tuple(shape), scale, predicts, place
         self.asked: list[Question] = []
         self.recorder: Recorder | None = None
@@ -64,8 +78,8 @@ class Knowing(nn.Module):
             raise CannotCheck("the model was told different t for items of one step")
         label = float(labels[0])
         alpha, sigma = self.scale.level(label)
-        # Within ±1: many clip what they take for data.
-        x_0 = 1.6 * torch.rand(self.shape, generator=self.generator, dtype=torch.float64) - 0.8
+        drawn_ = torch.rand(self.shape, generator=self.generator, dtype=torch.float64)
+        x_0 = self.size * (2 * drawn_ - 1)
         eps = (x.detach().double() - alpha * x_0) / (sigma or 1.0)
         drawn = len(self.recorder.draws) if self.recorder else 0
         self.asked.append(Question(x.detach().clone(), x_0, eps, label, drawn))
@@ -109,33 +123,55 @@ class Audit:
 Judge = Callable[[Role, Audit, Way, Mapping[str, Tensor]], tuple[Evidence, Process]]
 
 
-def check_loop(
-    role: Role,
-    function: Callable[..., object],
-    scales: Sequence[Scale],
-    predicts: str,
-    given: Mapping[str, object],
-    sigmas: Tensor,
-    place: float | None = None,
-    judge: Judge | None = None,
-) -> Finding:
+class Loop(NamedTuple):
+    """A loop of somebody's, and what was said of it."""
+
+    function: Callable[..., object]
+    scales: Sequence[Scale]
+    predicts: str
+    given: Mapping[str, object] = MappingProxyType({})
+    place: float | None = None  # that the model gives in a range of variances
+    sigmas: Tensor | None = None
+
+    def with_(self, scale: Scale, predicts: str, shape: tuple[int, ...], size: float) -> Knowing:
+        """A model for it."""
+        return Knowing(shape, scale, predicts, self.place, size)
+
+
+def check_loop(role: Role, loop: Loop, judge: Judge | None = None) -> Finding:
     """A sampling loop, move by move, against what each must do."""
     begin = time.perf_counter()
-    stranger = Stranger(function, given)
-    shape = (ITEMS, 4)
+    stranger = Stranger(loop.function, loop.given)
     try:
-        way, tried = _way(stranger, shape, scales[0], predicts, sigmas, place)
-        scales = _fitting(scales, [q.label for q in tried["model"].asked])
+        way, tried = _way(stranger, loop, (ITEMS, 4))
+        scales = _fitting(loop.scales, [q.label for q in tried["model"].asked])
+        loop = loop._replace(scales=scales)
         found = [
-            _judged(role, stranger, way, tried, s, predicts, place, judge or judged) for s in scales
+            _judged(role, stranger, way, tried, loop, s, loop.predicts, judge or judged)
+            for s in scales
         ]
         best, moves = min(found, key=lambda pair: pair[0].cost)
         if best.explained is None or not best.explained.is_right:
-            best, moves = _as_other(role, stranger, way, tried, scales, predicts, best, moves)
+            best, moves = _as_other(role, stranger, way, tried, loop, best, moves)
     except CannotCheck as error:
         return unchecked(stranger.name, role, str(error), begin)
     law = role._replace(conventions=tuple(scales[0].of(c) for c in role.conventions))
     return finding(stranger, law, best, moves, begin)
+
+
+def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What a loop returns, and the x_0 of its model's last answer, for data in ±size.
+
+    Raises:
+        CannotCheck: it cannot be called.
+    """
+    stranger = Stranger(loop.function, loop.given)
+    way, tried = _way(stranger, loop, shape)
+    scale = _fitting(loop.scales, [q.label for q in tried["model"].asked])[0]
+    model = loop.with_(scale, loop.predicts, shape, size)
+    with seeded(3), torch.no_grad():
+        end = way.call(stranger, {**tried, "model": model})
+    return end.double(), model.asked[-1].x_0
 
 
 def scales_of(process: Process | None, scale: str) -> list[Scale]:
@@ -159,42 +195,36 @@ def _as_other(
     stranger: Stranger,
     way: Way,
     tried: Mapping[str, Any],
-    scales: Sequence[Scale],
-    predicts: str,
+    loop: Loop,
     best: Evidence,
     moves: Process,
 ) -> tuple[Evidence, Process]:
     """The same with a model that predicts something else: is it taken for that?"""
     for other in PREDICTIONS[:3]:
-        if other == predicts or scales[0].table is None:
+        if other == loop.predicts or loop.scales[0].table is None or loop.place is not None:
             continue
-        for scale in scales:
-            again, along = _judged(role, stranger, way, tried, scale, other, None, judged)
+        for scale in loop.scales:
+            again, along = _judged(role, stranger, way, tried, loop, scale, other, judged)
             if again.explained is not None and again.explained.is_right and not again.others:
                 words = f"with a model that predicts {other} every step is right"
                 return again._replace(others=((f"takes it for {other}", words),)), along
     return best, moves
 
 
-def _way(
-    stranger: Stranger,
-    shape: tuple[int, ...],
-    scale: Scale,
-    predicts: str,
-    sigmas: Tensor,
-    place: float | None,
-) -> tuple[Way, dict[str, Any]]:
+def _way(stranger: Stranger, loop: Loop, shape: tuple[int, ...]) -> tuple[Way, dict[str, Any]]:
     """How it is called: with a model, and with what else it needs."""
     generator = torch.Generator().manual_seed(0)
     x, other = (torch.randn(shape, generator=generator) for _ in range(2))
+    scale = loop.scales[0]
     tried: dict[str, Any] = {
-        "model": Knowing(shape, scale, predicts, place),
+        "model": loop.with_(scale, loop.predicts, shape, INSIDE),
         "shape": shape,
         "x_T": x,
         "n": shape[0],
     }
     more: tuple[dict[str, Any], ...] = ({},)
     if scale.table is None:
+        sigmas = loop.sigmas if loop.sigmas is not None else _SIGMAS
         tried = {"model": tried["model"], "x_T": sigmas[0].item() * x, "shape": shape}
         more = ({"sigmas": sigmas}, {})
     else:
@@ -313,13 +343,13 @@ def _judged(
     stranger: Stranger,
     way: Way,
     tried: Mapping[str, Any],
+    loop: Loop,
     scale: Scale,
     predicts: str,
-    place: float | None,
     judge: Judge,
 ) -> tuple[Evidence, Process]:
     """The whole loop, with a model of this prediction in this scale."""
-    model = Knowing(tried["model"].shape, scale, predicts, place)
+    model = loop.with_(scale, predicts, tried["model"].shape, INSIDE)
     with seeded(1), Recorder() as recorder, torch.no_grad():
         model.recorder = recorder
         end = way.call(stranger, {**tried, "model": model})
@@ -346,6 +376,8 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
             end_ = k == len(results) - 1
             leans = any(abs(w) > _LEAST for ws in older.values() for w in ws)
             kind = "not finite" if not end_ else "last step" if leans else "not finite at the end"
+            if k == 0 and not end_:
+                kind = "never finite"
             words = f"NaN or infinity comes of the step from {asked[k].label:g}"
             wrong.append((kind, words))
             break
@@ -395,6 +427,8 @@ def judged(
     wrong = [*audit.wrong, *_start(audit, handed)]
     to = audit.to
     rises = len(told) > 1 and told[0] > told[-1]
+    if rises and not audit.at:
+        wrong.insert(0, ("rising t", "the model is told levels from clean to noisy"))
     if rises:
         # Where the last step of a loop towards noise leads, nobody is told.
         inner = replace(audit, at={k: one for k, one in audit.at.items() if k < len(told)})
@@ -406,6 +440,12 @@ def judged(
         more = [*wrong, *_last(audit), *_order(audit)]
         return evidence._replace(others=(*more, *evidence.others)), moves
     found = [(evidence._replace(others=(*evidence.others, *wrong)), moves)]
+    if _is_stuck(audit):
+        most = {k: one for k, one in audit.at.items() if k != len(told)}
+        inner, _ = _weighed(role, replace(audit, at=most), told, to, way)
+        if _is_right(inner):
+            words = "the last step leads from the least σ to itself"
+            return inner._replace(others=(("last σ repeated", words), *wrong)), moves
     for kind, words, t, s in (*_rules(audit), *_inferred(audit)):
         if rises and kind in ("t-1", "stride", "another next level"):
             kind, words = "rising t", "the model is told levels from clean to noisy"
@@ -492,6 +532,16 @@ def _last(audit: Audit) -> list[tuple[str, str]]:
     return []
 
 
+def _is_stuck(audit: Audit) -> bool:
+    """Whether the last step leads nowhere, in the scale where the data keep their size."""
+    last = audit.at.get(len(audit.labels))
+    alpha, sigma = audit.scale.level(audit.labels[-1])
+    if last is None or sigma <= 0 or alpha <= 0:
+        return False
+    x_0, eps = last.of["x_0"].value, last.of["ε"].value
+    return abs(x_0 - 1) <= 1e-3 * sigma and abs(eps - sigma / alpha) <= 1e-3 * sigma
+
+
 def _leaning(
     role: Role, audit: Audit, told: Sequence[float], to: Sequence[float], way: Way
 ) -> tuple[str, str] | None:
@@ -563,7 +613,7 @@ def _rules(audit: Audit) -> Iterator[tuple[str, str, list[float], list[float]]]:
     kind = "last σ repeated" if any(any(w) for w in audit.older.values()) else "end"
     words = "the last step leads to ᾱ_1 and not to ᾱ_0 = 1"
     yield kind, words, told, [*told[1:], first]
-    yield "end", "the last step leads nowhere", told, [*told[1:], told[-1]]
+    yield kind, "the last step leads nowhere", told, [*told[1:], told[-1]]
     words = "each step leads to t − 1, whatever the next t is"
     yield "t-1", words, told, [level(i - 1) for i in t]
     even = max(1, scale.table.T // len(t))

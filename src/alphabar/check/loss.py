@@ -9,14 +9,17 @@ for every number of every item. What the target is made of, and the x_t that the
 are then measured like a step of the process.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from alphabar.check.affine import Affine, Recorder, fit
+from alphabar.check.catalogue import named
 from alphabar.check.explain import Convention
 from alphabar.check.formula import Formula, Process
 from alphabar.check.linear import (
@@ -29,12 +32,15 @@ from alphabar.check.linear import (
     unchecked,
     weigh,
 )
+from alphabar.check.marginal import marginal_law
 from alphabar.check.report import Finding
-from alphabar.check.roles import MARGINAL
 from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
+from alphabar.check.time_sampling import check_time_sampling
+from alphabar.check.weighting import check_weighting
 
-ITEMS, SHAPE, LABELS = 4096, (3,), 8
+ITEMS, SHAPE, LABELS = 2048, (3,), 8
 _ROUNDING = 1e-3  # of a target, which is a quotient of differences
+UPWARDS = "asks for flow, t = 1 data"
 F = Formula.of
 
 _NOISED = {"x_0": F(abar=0.5), NOISE: F(noise=0.5)}
@@ -70,74 +76,261 @@ class Seen(NamedTuple):
     draws: list[Any]
 
 
+class Facts(NamedTuple):
+    """What a person has said of a loss."""
+
+    predicts: str
+    process: Process | None
+    scale: str = "vp"
+    data_range: tuple[float, float] | None = None
+    claims: str | None = None
+    gamma: float | None = None
+
+
 def _no_supply(*_: Any) -> Supply:
     raise AssertionError("a loss is supplied by its own check")
 
 
-def role(predicts: str) -> Role:
+def role(predicts: str, scale: str = "vp") -> Role:
     """The loss of a model that predicts this."""
-    words = {"eps": "ε", "x_0": "x_0", "v": "√ᾱ_t·ε − √(1 − ᾱ_t)·x_0"}.get(predicts, predicts)
+    v = "√ᾱ_t·ε − √(1 − ᾱ_t)·x_0"
+    words = {"eps": "ε", "v": v, "flow": "dx/dt = ε − x_0"}.get(predicts, predicts)
+    targets = dict(TARGETS)
+    if scale == "ve":
+        targets["score"] = {"x_0": F(0.0), NOISE: F(-1.0, noise=-0.5, abar=0.5)}
     wrong = [
         Convention(f"asks for {name}", formulas, wrong=f"asks for {name}")
-        for name, formulas in {**TARGETS, "x_t": _NOISED}.items()
+        for name, formulas in {**targets, "x_t": _NOISED}.items()
         if name != predicts
     ]
+    right = [Convention(f"asks for {predicts}", targets[predicts])]
+    if predicts == "flow":
+        back = {"x_0": F(), NOISE: F(-1.0)}
+        right.append(Convention(UPWARDS, back, False))
     return Role(
         "loss",
-        f"w·‖model(x_t, t) − target‖² with x_t = √ᾱ_t·x_0 + √(1 − ᾱ_t)·ε and target = {words}",
+        f"w·‖model(x_t, t) − target‖², x_t of q(x_t | x_0), target = {words}",
         "target",
         ("model", "x_0"),
         None,
         _no_supply,
-        (Convention(f"asks for {predicts}", TARGETS[predicts]), *wrong),
+        (*right, *wrong),
         signed=True,
     )
 
 
+def _noised(facts: Facts) -> Role:
+    """What x_t must be, and what a range of the data makes of it where it is handled wrongly."""
+    law, _ = marginal_law(facts.process, facts.scale, "sample")
+    if facts.data_range is None:
+        return law
+    usual = law.conventions[0]
+    x_0, z = usual.formulas["x_0"], usual.formulas[NOISE]
+    wrong = (
+        ("range twice", x_0._replace(factor=2.0), z),
+        ("range after noise", x_0, z._replace(factor=2.0)),
+        ("range never", x_0._replace(factor=0.5), z),
+    )
+    rivals = (Convention(kind, {"x_0": x, NOISE: n}, wrong=kind) for kind, x, n in wrong)
+    return law._replace(conventions=(*law.conventions, *rivals))
+
+
 def check_loss(
-    predicts: str,
-    function: Callable[..., object],
-    process: Process,
-    given: Mapping[str, object],
+    facts: Facts, function: Callable[..., object], given: Mapping[str, object]
 ) -> tuple[Finding, ...]:
-    """A loss: what it asks for, and of which x_t."""
-    begin, asks = time.perf_counter(), role(predicts)
+    """A loss: what it asks for, of which x_t, at which t, and how much each counts."""
+    begin, asks = time.perf_counter(), role(facts.predicts, facts.scale)
     stranger = Stranger(function, given)
-    generator = torch.Generator().manual_seed(0)
-    shape = (ITEMS, *SHAPE)
-    tried: dict[str, Any] = {
-        "model": Asking(torch.zeros(shape)),
-        "x_0": torch.randn(shape, generator=generator),
-        "t": torch.randint(1, max(2, process.T), (ITEMS,), generator=generator),
-        NOISE: torch.randn(shape, generator=generator),
-    }
-    answers = torch.randn((3, *shape), generator=generator)
+    noised_law, levels = _noised(facts), marginal_law(facts.process, facts.scale, "sample")[1]
+    tried = _supplied(facts, levels)
+    shape = tried["x_0"].shape
+    generator = torch.Generator().manual_seed(1)
+    # Two far apart, since the target is a quotient by their difference, and a third to test it.
+    one, other = (torch.randn(shape, generator=generator) for _ in range(2))
+    answers = torch.stack([one + one.sign(), -one - one.sign(), other])
     targets: list[Evidence] = []
     noised: list[Evidence] = []
+    others: list[Finding] = []
+    refused: CannotCheck | None = None
     try:
         with seeded(0):
             found = _ways(stranger, tried)
         for way in found:
-            seen = [_seen(stranger, way, {**tried, "model": Asking(a)}) for a in answers]
-            target = _target(answers, seen)
-            for base in (0, 1):
-                labels = _some(seen[0].label, process.T, base)
-                if labels:
-                    for role_, results, evidence in (
-                        (asks, target, targets),
-                        (MARGINAL, seen[0].x_t, noised),
-                    ):
-                        at = {i: _at(i, results, seen[0], way, tried) for i in labels}
-                        evidence.append(weigh(role_, at, process, base, str(way), way.order))
+            try:
+                seen = [_seen(stranger, way, {**tried, "model": Asking(a)}) for a in answers]
+            except CannotCheck as error:
+                refused = refused or error
+                continue
+            if "t" not in way.order:
+                others += _times(stranger, way, tried, facts)
+            target, weights = _target(answers, seen)
+            said = [
+                _explained(asks, noised_law, levels, b, target, seen[0], way, tried) for b in (0, 1)
+            ]
+            kept = [pair for pair in said if pair is not None]
+            if kept:
+                best = min(kept, key=lambda pair: pair[0].cost + pair[1].cost)
+                targets.append(best[0])
+                noised.append(best[1])
+            if "t" in way.order:
+                others += _weights(stranger, way, tried, weights, seen[0], facts)
+        if not targets and refused is not None:
+            raise refused
+        if not targets:
+            why = "the model is told so many t that none comes up twice: let t be handed over"
+            raise CannotCheck(why)
     except CannotCheck as error:
         return (unchecked(stranger.name, asks, str(error), begin),)
-    said = finding(stranger, asks, together(targets), process, begin)
-    more = finding(stranger, MARGINAL, together(noised), process, begin)
-    return (said,) if more.verdict == "right" else (said, more)
+    process = facts.process or levels
+    worst, x_t = together(targets), together(noised)
+    worst = _direction(worst, x_t)
+    first = finding(stranger, asks, worst, process, begin)
+    more = finding(stranger, noised_law, x_t, process, begin)
+    wrong = [f for f in others if f.verdict == "bug"]
+    fine = ("right", "equivalent")
+    return (first, *(() if more.verdict in fine else (more,)), *_once(wrong))
 
 
-def _target(answers: Tensor, seen: Sequence[Seen]) -> Tensor:
-    """What the loss is least at.
+def _once(found: Sequence[Finding]) -> list[Finding]:
+    """One finding of a role is enough."""
+    return list({f.role: f for f in reversed(found)}.values())
+
+
+def _direction(target: Evidence, noised: Evidence) -> Evidence:
+    """Of a flow, x_t and dx/dt must agree on where time goes."""
+    if target.explained is None or noised.explained is None:
+        return target
+    up = target.explained.convention.name == UPWARDS
+    reversed_ = noised.explained.convention.name.endswith("t = 1 data")
+    if "flow" in noised.explained.convention.name and up != reversed_:
+        more = ("flow backwards", "the target is −dx/dt of the x_t that the model is shown")
+        return target._replace(others=(*target.others, more))
+    return target
+
+
+def _supplied(facts: Facts, levels: Process) -> dict[str, Any]:
+    """What a loss may be handed: data in their range, and t of every level, a few items each."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (ITEMS, *SHAPE)
+    x_0 = torch.randn(shape, generator=generator)
+    if facts.data_range is not None:
+        low, high = facts.data_range
+        x_0 = low + (high - low) * torch.rand(shape, generator=generator)
+    if levels.has_table:
+        # Every step once, as far as there is room, and some of them again and again.
+        often = torch.linspace(1, levels.T - 1, LABELS).round().long()
+        once = torch.arange(min(levels.T, ITEMS - 16 * LABELS))
+        t = torch.cat([once, often.repeat(ITEMS)[: ITEMS - len(once)]])
+    else:
+        t = torch.stack([levels.labels(1 + i % levels.T, 1)[0] for i in range(ITEMS)])
+    return {
+        "model": Asking(torch.zeros(shape)),
+        "x_0": x_0,
+        "t": t,
+        NOISE: torch.randn(shape, generator=generator),
+        "data": _normalised(x_0, facts.data_range),
+    }
+
+
+def _normalised(x_0: Tensor, data_range: tuple[float, float] | None) -> Tensor:
+    if data_range is None:
+        return x_0
+    low, high = data_range
+    return 2 * (x_0 - low) / (high - low) - 1
+
+
+def _explained(
+    asks: Role,
+    noised: Role,
+    levels: Process,
+    base: int,
+    target: Tensor,
+    seen: Seen,
+    way: Way,
+    tried: Mapping[str, Any],
+) -> tuple[Evidence, Evidence] | None:
+    """What explains the target and x_t, if the first noisy level is called by this number."""
+    if not levels.has_table:
+        if base != 1:
+            return None
+        labels = {i: levels.labels(i, 1)[0].item() for i in range(1, levels.T + 1)}
+    else:
+        labels = {i: float(i) for i in _some(seen.label, levels.T, base)}
+    labels = {i: label for i, label in labels.items() if (seen.label == label).sum() >= 3}
+    if not labels:
+        return None
+    x_t = {i: _at(label, seen.x_t, seen, way, tried) for i, label in labels.items()}
+    process = noised.read(x_t, levels) if noised.read is not None else levels
+    of = {i: _at(label, target, seen, way, tried) for i, label in labels.items()}
+    first = weigh(asks, of, process, base, str(way), way.order)
+    second = weigh(noised, x_t, process, base, str(way), way.order)
+    if second.explained is not None and second.explained.convention.wrong:
+        kept = tuple(pair for pair in second.others if pair[0] != "constant")
+        second = second._replace(others=kept)  # of the range
+    return first, second
+
+
+def _times(
+    stranger: Stranger, way: Way, tried: Mapping[str, Any], facts: Facts
+) -> tuple[Finding, ...]:
+    """Whether the t that a loss draws itself are uniform."""
+
+    def drawn(n: int) -> Tensor:
+        told: list[Tensor] = []
+        while sum(len(t) for t in told) < n:
+            model = Asking(tried["model"].answer.detach())
+            way.call(stranger, {**tried, "model": model})
+            told.append(question(model.asked[0], tried["x_0"].shape)[1].detach())
+        return torch.cat(told)[:n]
+
+    T = facts.process.T if facts.process is not None else None
+    if T is None and facts.scale != "flow":
+        return ()  # of σ every law is somebody's
+    found = check_time_sampling(drawn, T, "flow" if T is None else "vp")
+    return (replace(found, name=stranger.name),)
+
+
+def _weights(
+    stranger: Stranger,
+    way: Way,
+    tried: Mapping[str, Any],
+    weights: Tensor,
+    seen: Seen,
+    facts: Facts,
+) -> tuple[Finding, ...]:
+    """Whether each item counts by its own t alone, and as much as is claimed."""
+    other = {**tried, "t": torch.where(torch.arange(ITEMS) < ITEMS // 2, tried["t"], tried["t"][0])}
+    one = torch.ones_like(tried["x_0"])
+    answers = torch.stack([one, -one])
+    again = [_seen(stranger, way, {**other, "model": Asking(a)}) for a in answers]
+    curved = (again[0].gradient - again[1].gradient) / (answers[0] - answers[1])
+    curved = curved.median(1).values
+    half = slice(0, ITEMS // 2)
+    begin = time.perf_counter()
+    if not torch.allclose(curved[half], weights[half], rtol=1e-2, atol=0):
+        words = "an item's weight changes with the t of the other items"
+        said = named("loss", "weights averaged", words)
+        law, fits = "the weight of an item depends on its own t alone", "by its own t"
+        seconds = time.perf_counter() - begin
+        return (Finding(stranger.name, "loss", "bug", law, words, fits, (said,), seconds=seconds),)
+    if facts.claims is None or facts.process is None or ITEMS < facts.process.T:
+        return ()
+    table = torch.full((facts.process.T,), math.nan, dtype=torch.float64)
+    d = tried["x_0"][0].numel()
+    found = []
+    for count in (ITEMS * d, ITEMS, d, 1):  # a mean of all, or a sum over some
+        table[seen.label.long()] = weights.double() * (count / 2)
+        found.append(
+            check_weighting(
+                lambda t: table[t], facts.process.beta, facts.predicts, facts.claims, facts.gamma
+            )
+        )
+    best = min(found, key=lambda f: (f.verdict == "bug", not f.diagnoses))
+    return (replace(best, name=stranger.name),)
+
+
+def _target(answers: Tensor, seen: Sequence[Seen]) -> tuple[Tensor, Tensor]:
+    """What the loss is least at, and how much each item counts.
 
     Raises:
         CannotCheck: a loss that is not quadratic.
@@ -147,13 +340,13 @@ def _target(answers: Tensor, seen: Sequence[Seen]) -> Tensor:
     apart = (predicted - seen[2].gradient).abs().mean()
     if not apart <= 1e-3 * seen[2].gradient.abs().mean():
         raise CannotCheck("the loss is no squared error of the model's answer; give that part")
-    return answers[0] - seen[0].gradient / curvature
+    return answers[0] - seen[0].gradient / curvature, curvature.median(1).values
 
 
-def _at(i: int, results: Tensor, seen: Seen, way: Way, tried: Mapping[str, Any]) -> Affine:
-    """What the results of the items at the person's step i are made of."""
-    rows = seen.label == i
-    terms = {"x_0": tried["x_0"][rows]}
+def _at(label: float, results: Tensor, seen: Seen, way: Way, tried: Mapping[str, Any]) -> Affine:
+    """What the results of the items at the person's level are made of."""
+    rows = seen.label == label
+    terms = {"x_0": tried["data"][rows]}
     if NOISE in way.order:
         terms[NOISE] = tried[NOISE][rows]
     draws = [(law, d[rows]) for law, d in seen.draws if d.shape == results.shape]
@@ -165,7 +358,8 @@ def _ways(stranger: Stranger, tried: Mapping[str, Any]) -> list[Way]:
     for shape in ((), (ITEMS,)):
         try:
             first: dict[tuple[str, ...], Way] = {}
-            for way in ways(stranger, tried, ("model", "x_0"), shape):
+            slots = {name: value for name, value in tried.items() if name != "data"}
+            for way in ways(stranger, slots, ("model", "x_0"), shape):
                 first.setdefault(way.order, way)
             return list(first.values())
         except CannotCheck as refused:

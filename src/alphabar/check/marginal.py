@@ -34,14 +34,15 @@ def check_marginal(
     given: Mapping[str, object],
 ) -> Finding:
     """One function against the marginal in its scale."""
-    role, levels = _law(process, scale, gives)
+    role, levels = marginal_law(process, scale, gives)
     role = role._replace(dtype=dtype)
     if gives not in ("sample", "v") or has_moments(role, Stranger(function, given), levels):
         return check_moments(role, function, levels, Spread(_VARIANCE[scale]), given)
     return check_linear(role, function, levels, given)
 
 
-def _law(process: Process | None, scale: str, gives: str) -> tuple[Role, Process]:
+def marginal_law(process: Process | None, scale: str, gives: str) -> tuple[Role, Process]:
+    """What is to be held, and the levels at which it is measured."""
     if process is not None:
         role = {"vp": MARGINAL, "ve": exploding(True), "flow": STRAIGHT}[scale]
         return (VELOCITY if gives == "v" else role), process

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from alphabar.check.catalogue import named
-from alphabar.check.formula import Formula, Process
+from alphabar.check.formula import Process
 from alphabar.check.linear import (
+    INSIDE,
     NOISE,
     Evidence,
     Role,
@@ -25,10 +26,11 @@ from alphabar.check.linear import (
     together,
     unchecked,
 )
+from alphabar.check.loop import Audit, Loop, judged, last_answer
 from alphabar.check.moments import Measured, Spread, check_moments
 from alphabar.check.report import Diagnosis, Finding
-from alphabar.check.roles import INSIDE, POSTERIOR, RANGE, step
-from alphabar.check.stranger import CannotCheck, Stranger, seeded
+from alphabar.check.roles import POSTERIOR, RANGE, step
+from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded
 
 VARIANCES = ("fixed", "learned_range")
 _PREDICTIONS = ("eps", "x_0", "v")
@@ -59,10 +61,10 @@ def check_posterior(
         def linear(measured: Measured) -> Sequence[Diagnosis]:
             t = measured.steps + 1 - measured.base
             return [
-                wrong
+                named("posterior", *wrong)
                 for values in measured.beside.values()
                 for read in (values, values.exp())
-                if (wrong := _linear("posterior", read, t, process)) is not None
+                if (wrong := _linear(read, t, process)) is not None
             ][:1]
 
         found = check_moments(
@@ -91,17 +93,29 @@ def _first(found: Finding, kind: str) -> Finding:
     return replace(found, diagnoses=tuple(order))
 
 
-def _linear(
-    role: str, variance: Float[Tensor, " n"], t: Tensor, process: Process
-) -> Diagnosis | None:
+def _linear(variance: Float[Tensor, " n"], t: Tensor, process: Process) -> tuple[str, str] | None:
     """Whether the variance in the middle of its range is the mean of both ends."""
     small, large = (RANGE[p].at(process, t) for p in (-1.0, 1.0))
     middle = 0.5 * (small + large)
     inner = ~process.is_last(t)
     if ((variance - middle).abs() <= 1e-3 * middle)[inner].all():
         words = "in the middle of the range the variance is (β + β̃)/2, and √(β·β̃) is right"
-        return named(role, "linear in variance", words)
+        return "linear in variance", words
     return None
+
+
+def _of_one_step(
+    variance: Float[Tensor, " n"], steps: Tensor, audit: Audit
+) -> tuple[str, str] | None:
+    """Whether the variance is that of one step of the table, where a move skips many."""
+    process = audit.scale.table
+    if process is None:
+        return None
+    told = torch.tensor([round(audit.scale.t(audit.labels[k - 1])) for k in steps.tolist()])
+    beta = process.beta[told.clamp(1, process.T) - 1]
+    if ((variance - beta).abs() <= 1e-3 * beta).double().mean() < 0.8:
+        return None
+    return "variance of one step", "the range ends at β_t of one step, though each move skips some"
 
 
 # --- steps
@@ -147,9 +161,9 @@ def _other_reading(
     """What else would explain a step that is wrong."""
     if place == 0 and NOISE in best.series:
         t = best.steps + 1 - best.base
-        wrong = _linear("step", best.series[NOISE].values.square(), t, process)
+        wrong = _linear(best.series[NOISE].values.square(), t, process)
         if wrong is not None:
-            return replace(found, diagnoses=(wrong, *found.diagnoses))
+            return replace(found, diagnoses=(named("step", *wrong), *found.diagnoses))
     for other in _PREDICTIONS:
         if other != predicts:
             role = step(other, size, place)
@@ -184,6 +198,31 @@ def _clipped(
         if used.shape == x_0.shape and used.isfinite().all():
             return _judged(found, used.flatten(1), x_0.double().flatten(1), clip)
     return found
+
+
+def clipped_loop(found: Finding, loop: Loop, clip: float | None) -> Finding:
+    """The same of a whole loop, which ends with the last x̂_0 as it was used."""
+    try:
+        used, x_0 = last_answer(loop, _WIDE * (clip or 1.0), (64, _NUMBERS))
+    except CannotCheck:
+        return found
+    if used.shape != x_0.shape or not used.isfinite().all():
+        return found
+    return _judged(found, used, x_0, clip)
+
+
+def learned_loop(
+    role: Role, audit: Audit, way: Way, handed: Mapping[str, Tensor]
+) -> tuple[Evidence, Process]:
+    """A loop whose model says where in the range its variance is."""
+    evidence, moves = judged(role, audit, way, handed)
+    if (evidence.explained is None or not evidence.explained.is_right) and len(evidence.steps):
+        variance = evidence.series[NOISE].values.square()
+        wrong = _linear(variance, evidence.steps, moves)
+        wrong = wrong or _of_one_step(variance, evidence.steps, audit)
+        if wrong is not None:
+            evidence = evidence._replace(others=(wrong, *evidence.others))
+    return evidence, moves
 
 
 def _supplied(role: Role, process: Process, i: int, shape: tuple[int, ...]) -> Tensor:

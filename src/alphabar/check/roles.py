@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from alphabar.check.affine import Affine
 from alphabar.check.explain import Convention
 from alphabar.check.formula import Continuum, Formula, Process
-from alphabar.check.linear import NOISE, POSTERIOR_MEAN, Role, Supply
+from alphabar.check.linear import INSIDE, NOISE, POSTERIOR_MEAN, Role, Supply
 
 F = Formula.of
 
@@ -177,8 +177,6 @@ def _step(predicts: str, size: float, place: float | None) -> Callable[..., Supp
     return supply
 
 
-# Many clip what they take for data at ±1: that must not be seen where it does not matter.
-INSIDE = 0.8
 # The variance of a step by where in its range the model says it is: of β̃_t at −1 and of β_t at 1,
 # and between them as their logarithms (Nichol & Dhariwal 2021, eq. (15)).
 RANGE = {
