@@ -33,7 +33,7 @@ def test_help_needs_no_torch(words: str) -> None:
     expected = [words.split()[0], "--seed", "--json"]
     if words == "--help":
         expected = ["data", "schedules", "forward", "sample", "compare", "score", "study"]
-        expected += ["train", "evaluate", "decompose"]
+        expected += ["train", "evaluate", "decompose", "check"]
     for word in expected:
         assert word in done.stdout
 

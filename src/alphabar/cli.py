@@ -112,6 +112,96 @@ def data(run: Run) -> None:
 
 
 @command
+def check(
+    run: Run,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE|ID",
+            help="A module (.py) or a notebook (.ipynb); with --gallery a bug, such as A6.",
+        ),
+    ] = None,
+    roles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            metavar="ROLE=EXPR",
+            help="What a function is, as marginal=my_function; marginal, transition, posterior, "
+            "step, sampler, scheduler, loss, weighting, schedule and more.",
+        ),
+    ] = None,
+    betas: Annotated[
+        str | None,
+        typer.Option("--betas", metavar="EXPR", help="β_1 … β_T, in the names of the file."),
+    ] = None,
+    predicts: Annotated[
+        str | None, typer.Option("--predicts", help="What the model says: eps, x_0 or v.")
+    ] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="vp, ve or flow.")] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--given", metavar="NAME=EXPR", help="An argument that functions take."),
+    ] = None,
+    limit: Annotated[
+        float,
+        typer.Option("--limit", metavar="SECONDS", help="For the import, and each function."),
+    ] = 60,
+    gallery: Annotated[
+        bool,
+        typer.Option("--gallery", help="Show a bug: code, formula, effect. Without ID list all."),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", help="With --gallery ID: its picture (.png .svg .pdf)."),
+    ] = None,
+) -> None:
+    """Check diffusion code in a file: a verdict for each function, and the name of its bug.
+
+    The file is run in a process of its own; what it prints is shown with --debug. Ends with 1 if a
+    bug was found, else with 2 if something could not be checked.
+    """
+    if gallery:
+        _show_bug(run, None if file is None else str(file), output)
+        return
+    if file is None:
+        raise ValueError("no FILE is given: name a module (.py) or a notebook (.ipynb)")
+    if output:
+        raise ValueError(f"-o {output}: there is a picture of a bug alone; add --gallery ID")
+    for option, value, choices in (
+        ("--predicts", predicts, ("eps", "x_0", "v")),
+        ("--scale", scale, ("vp", "ve", "flow")),
+    ):
+        if value is not None and value not in choices:
+            raise ValueError(f"{option} {value}: choose {', '.join(choices)}")
+    from alphabar.check import command as checking
+    from alphabar.check.discover import Asked
+
+    asked = Asked(
+        tuple(checking.role(text) for text in roles or ()),
+        betas,
+        predicts,
+        scale,
+        tuple(checking.pair("--given", text) for text in given or ()),
+    )
+    outcome = checking.examine(file, asked, limit, run.debug)
+    report = outcome.report
+    for note in outcome.notes:
+        run.warn(f"{file.name}: {note}")
+    if report.functions:
+        run.say(f"{report}\n")
+    if outcome.unrecognised:
+        run.say(run.text("check_unknown", names=", ".join(outcome.unrecognised)))
+    found = [f.verdict for f in report.functions]
+    counts = {v: found.count(v) for v in dict.fromkeys(found)}
+    said = ", ".join(f"{n} {run.text('verdict_' + v)}" for v, n in counts.items())
+    run.say(run.text("check_counts", file=file.name, counts=said or run.text("check_none")))
+    run.finish({**report.to_dict(), "notes": outcome.notes})
+    code = {"bug": 1, "unchecked": 2}.get(report.verdict, 0)
+    if code:
+        raise typer.Exit(code)
+
+
+@command
 def schedules(
     run: Run,
     specs: Annotated[
@@ -688,6 +778,26 @@ def _target(run: Run, origin: "Origin") -> str:
         found = "target_law" if origin.source.is_law else "target_items"
         return run.text(found, n=len(origin.source.x))
     return run.text("target_run", run=origin.run and origin.run.path, step=origin.step)
+
+
+def _show_bug(run: Run, bug: str | None, output: Path | None) -> None:
+    """A page of the gallery, and its picture."""
+    if output:
+        check_file(output, (".png", ".svg", ".pdf"), run.force)
+        if bug is None:
+            raise ValueError(f"-o {output}: name the bug that it is to show, such as A6")
+    from alphabar.check import gallery
+
+    text = gallery.show(bug)
+    if output and bug is not None:
+        from alphabar.figures import Style
+
+        with writing(output) as temporary:
+            gallery.picture(bug, Style(lang=run.lang)).savefig(temporary, dpi=150)
+    run.say(text)
+    if output:
+        run.say(run.text("written", path=output))
+    run.finish({"id": bug, "text": text, "file": str(output) if output else None})
 
 
 def _sampler_or_fitted(sampler: str | None, spacing: str, fit_coefficients: bool) -> str:

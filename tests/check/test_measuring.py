@@ -196,7 +196,7 @@ def test_a_step_reread_at_another_level(predicts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [[0.1], [0.1, 1.0], [0.0, 0.1], [[0.1, 0.2]], [0.1, math.nan], "b"]
+    "wrong", [[0.1], [1.0, 0.1], [0.0, 0.1], [[0.1, 0.2]], [0.1, math.nan], "b"]
 )
 def test_betas_that_mean_nothing(wrong: object) -> None:
     with pytest.raises(ValueError, match="betas"):

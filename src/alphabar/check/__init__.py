@@ -10,12 +10,17 @@ report. All raise `ValueError` for betas or a prediction that mean nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from alphabar.check.drift import judge_drift
+from alphabar.check.ema import check_ema
+from alphabar.check.embedding import check_embedding
 from alphabar.check.formula import Process
+from alphabar.check.guidance import check_guidance
+from alphabar.check.langevin import check_langevin
+from alphabar.check.likelihood import check_likelihood
 from alphabar.check.linear import check_linear
 from alphabar.check.loop import Loop, check_loop, check_moves, scales_of
 from alphabar.check.loss import TARGETS, Facts, check_loss
@@ -36,6 +41,11 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "Report",
+    "ema",
+    "embedding",
+    "guidance",
+    "langevin",
+    "likelihood",
     "loss",
     "marginal",
     "posterior",
@@ -248,6 +258,86 @@ def time_sampling(
     T = None if betas is None else _process(betas).T
     law = scale or ("flow" if T is None else "vp")
     return Report((check_time_sampling(function, T, law, given),))
+
+
+def guidance(
+    function: Callable[..., object],
+    betas: object = None,
+    predicts: str = "eps",
+    given: Mapping[str, object] | None = None,
+) -> Report:
+    """Whether guidance is u + s·(c − u), or a classifier's gradient is taken where it should be.
+
+    Args:
+        function: of a model, x, t, a label and s; of both answers and s; a class that wraps a
+            model; or of a model, a gradient, x and t.
+        betas: β_1 … β_T, for a classifier's.
+        predicts: what the model says.
+        given: other arguments, by name.
+    """
+    beta = None if betas is None else _process(betas).beta
+    return Report((check_guidance(function, beta, predicts, given),))
+
+
+def ema(
+    make: Callable[..., Any], decay: float, given: Mapping[str, object] | None = None
+) -> Report:
+    """Whether an average of weights forgets as it is said to: by its answer to single impulses.
+
+    Args:
+        make: a class or function that makes the average of a network, or one that updates it.
+        decay: what is kept of it at each update, in the end.
+        given: other arguments, by name.
+    """
+    return Report((check_ema(make, decay, given),))
+
+
+def embedding(
+    function: Callable[..., object], T: int = 1000, given: Mapping[str, object] | None = None
+) -> Report:
+    """Whether an embedding of t tells every t apart, and each item by its own.
+
+    Args:
+        function: of t, and of a width if it takes one; a module too.
+        T: how many steps there are.
+        given: other arguments, by name.
+    """
+    return Report((check_embedding(function, T, given),))
+
+
+def langevin(
+    function: Callable[..., object],
+    betas: object = None,
+    scale: str | None = None,
+    given: Mapping[str, object] | None = None,
+) -> Report:
+    """Whether Langevin moves keep the density as it is: noise of √(2·step) for a step.
+
+    Args:
+        function: of a score, x and a level, and of a step if it takes one; or a whole loop.
+        betas: β_1 … β_T, where levels are steps.
+        scale: vp, ve or flow.
+        given: other arguments, by name.
+    """
+    beta = None if betas is None else _process(betas).beta
+    return Report((check_langevin(function, beta, scale or "vp", given),))
+
+
+def likelihood(
+    function: Callable[..., object],
+    betas: object,
+    predicts: str = "eps",
+    given: Mapping[str, object] | None = None,
+) -> Report:
+    """Whether a term of the variational bound is what it should be (Ho et al. 2020, eq. (5)).
+
+    Args:
+        function: of x_0; of a model, x_0, t and noise; or of two normal laws.
+        betas: β_1 … β_T.
+        predicts: what the model says.
+        given: other arguments, by name.
+    """
+    return Report((check_likelihood(function, _process(betas).beta, predicts, given),))
 
 
 def loss(

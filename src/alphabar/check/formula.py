@@ -281,7 +281,9 @@ class Continuum(Moves):
 
     def labels(self, i: int, n: int) -> Tensor:
         """The person's number of the level i, as it is handed over for n items."""
-        return torch.full((n,), self.label[i - 1].item())
+        label = self.label[i - 1].item()
+        is_whole = bool((self.label == self.label.round()).all())
+        return torch.full((n,), int(label) if is_whole else label)
 
     def is_last(self, t: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """No level here is clean."""

@@ -27,7 +27,16 @@ from alphabar.check.affine import Affine, Law, NotFinite, Recorder, Value, fit
 from alphabar.check.formula import Moves, Process
 from alphabar.check.linear import INSIDE, Evidence, Role, finding, unchecked, weigh
 from alphabar.check.report import Finding
-from alphabar.check.scales import EXPLODING, FLOW, FLOW_UP, PREDICTIONS, Scale, answer, table
+from alphabar.check.scales import (
+    EXPLODING,
+    FLOW,
+    FLOW_UP,
+    PREDICTIONS,
+    Scale,
+    answer,
+    between,
+    table,
+)
 from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
 
 ITEMS, MANY = 512, 8192
@@ -38,7 +47,8 @@ _SIGMAS = torch.cat(
         torch.zeros(1, dtype=torch.float64),
     ]
 )
-OLDER = 3  # answers that a method may still use
+# Answers that a method may still use; more where what it keeps are slopes, made of all before.
+OLDER, OLDEST = 3, 60
 FEW_MOVES = 50  # that are enough to tell which levels are used
 _LEAST = 2e-4  # a weight that is more than rounding
 
@@ -143,35 +153,52 @@ def check_loop(role: Role, loop: Loop, judge: Judge | None = None) -> Finding:
     begin = time.perf_counter()
     stranger = Stranger(loop.function, loop.given)
     try:
-        way, tried = _way(stranger, loop, (ITEMS, 4))
-        scales = _fitting(loop.scales, [q.label for q in tried["model"].asked])
-        loop = loop._replace(scales=scales)
-        found = [
-            _judged(role, stranger, way, tried, loop, s, loop.predicts, judge or judged)
-            for s in scales
-        ]
-        best, moves = min(found, key=lambda pair: pair[0].cost)
-        if best.explained is None or not best.explained.is_right:
-            best, moves = _as_other(role, stranger, way, tried, loop, best, moves)
+        best, moves = _looped(role, stranger, loop, (ITEMS, 4), judge or judged)
+        if best.noisy and len(best.steps) <= FEW_MOVES:
+            best, moves = _looped(role, stranger, loop, (MANY, 4), judge or judged)
     except CannotCheck as error:
         return unchecked(stranger.name, role, str(error), begin)
-    law = role._replace(conventions=tuple(scales[0].of(c) for c in role.conventions))
+    law = role._replace(conventions=tuple(loop.scales[0].of(c) for c in role.conventions))
     return finding(stranger, law, best, moves, begin)
+
+
+def _looped(
+    role: Role, stranger: Stranger, loop: Loop, shape: tuple[int, int], judge: Judge
+) -> tuple[Evidence, Process]:
+    """The evidence of a loop, with items of this shape."""
+    way, tried = _way(stranger, loop, shape)
+    loop = loop._replace(scales=_fitting(loop.scales, [q.label for q in tried["model"].asked]))
+    found = [
+        _judged(role, stranger, way, tried, loop, scale, loop.predicts, judge)
+        for scale in loop.scales
+    ]
+    best, moves = min(found, key=lambda pair: pair[0].cost)
+    known = {"second stage", "last step", "last σ repeated"} & {kind for kind, _ in best.others}
+    if (best.explained is None or not best.explained.is_right) and not known:
+        return _as_other(role, stranger, way, tried, loop, best, moves)
+    return best, moves
 
 
 def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """What a loop returns, and the x_0 of its model's last answer, for data in ±size.
 
     Raises:
-        CannotCheck: it cannot be called.
+        CannotCheck: it cannot be called, or does not lead to data.
     """
     stranger = Stranger(loop.function, loop.given)
     way, tried = _way(stranger, loop, shape)
-    scale = _fitting(loop.scales, [q.label for q in tried["model"].asked])[0]
-    model = loop.with_(scale, loop.predicts, shape, size)
-    with seeded(3), torch.no_grad():
-        end = way.call(stranger, {**tried, "model": model})
-    return end.double(), model.asked[-1].x_0
+    labels = [q.label for q in tried["model"].asked]
+    found = []
+    for scale in _fitting(loop.scales, labels):
+        if scale.log_snr(labels[0]) > scale.log_snr(labels[-1]):
+            continue
+        model = loop.with_(scale, loop.predicts, shape, size)
+        with seeded(3), torch.no_grad():
+            end = way.call(stranger, {**tried, "model": model})
+        found.append((end.double(), model.asked[-1].x_0))
+    if not found:
+        raise CannotCheck(f"{stranger.name} leads from data to noise")
+    return min(found, key=lambda pair: (pair[0] - pair[1]).abs().median().item())
 
 
 def scales_of(process: Process | None, scale: str) -> list[Scale]:
@@ -186,6 +213,8 @@ def _fitting(scales: Sequence[Scale], labels: Sequence[float]) -> Sequence[Scale
     if scales[0].table is None:
         return scales
     T = scales[0].table.T
+    if any(label != int(label) for label in labels):
+        scales = [s for scale in scales for s in (scale, between(scale))]
     bases = (1,) if max(labels) == T else (0,) if {0, T - 1} & {*labels} else (0, 1)
     return [scale for scale in scales if scale.base in bases]
 
@@ -367,6 +396,7 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
     at: dict[int, Affine] = {}
     older: dict[int, list[float]] = {}
     wrong = []
+    stale = False  # whether noise was found to be used twice
     for k, result in enumerate(results):
         try:
             if not result.isfinite().all():
@@ -385,6 +415,12 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
         total = one.of["x_0"].value + sum(weights)
         of = {"x_0": Value(total, one.of["x_0"].error), "ε": one.of["ε"]}
         at[k + 1], older[k + 1] = replace(one, of=of), weights
+        if not one.exact and drawn[k] and not stale:
+            before = recorder.draws[max(0, drawn[k] - OLDEST) : drawn[k + 1]]
+            stale = _fitted(result, asked[: k + 1], before).exact
+            if stale:
+                words = f"the noise of the step from {asked[k].label:g} was drawn before"
+                wrong.append(("old noise", words))
     start = None
     if asked[0].x.isfinite().all():
         start = fit(asked[0].x, handed, recorder.draws[: asked[0].drawn])
@@ -403,13 +439,14 @@ def _fitted(
     """
     terms = {"x_0": asked[-1].x_0, "ε": asked[-1].eps}
     first = fit(result, terms, draws)
-    for j in range(1, min(OLDER, len(asked) - 1) + 1):
-        if first.exact:
-            break
-        terms[f"−{j}"] = asked[-1 - j].x_0
-        more = fit(result, terms, draws)
-        if more.exact:
-            return more
+    if first.exact:
+        return first
+    older = min(OLDEST, len(asked) - 1)
+    for count in (*range(1, min(OLDER, older) + 1), *((older,) if older > OLDER else ())):
+        more = {f"−{j}": asked[-1 - j].x_0 for j in range(1, count + 1)}
+        found = fit(result, terms | more, draws)
+        if found.exact:
+            return found
     return first
 
 
@@ -442,10 +479,10 @@ def judged(
     found = [(evidence._replace(others=(*evidence.others, *wrong)), moves)]
     if _is_stuck(audit):
         most = {k: one for k, one in audit.at.items() if k != len(told)}
-        inner, _ = _weighed(role, replace(audit, at=most), told, to, way)
-        if _is_right(inner):
+        others, _ = _weighed(role, replace(audit, at=most), told, to, way)
+        if _is_right(others):
             words = "the last step leads from the least σ to itself"
-            return inner._replace(others=(("last σ repeated", words), *wrong)), moves
+            return others._replace(others=(("last σ repeated", words), *wrong)), moves
     for kind, words, t, s in (*_rules(audit), *_inferred(audit)):
         if rises and kind in ("t-1", "stride", "another next level"):
             kind, words = "rising t", "the model is told levels from clean to noisy"
@@ -641,7 +678,7 @@ def _inferred(audit: Audit) -> Iterator[tuple[str, str, list[float], list[float]
         kept = x * root + said * of_x_0
         rest = x * sigma + said * of_eps
         d = audit.at[k].noise.value
-        s = (root[None, :] - kept[:, None]).abs().argmin(1)
+        s = _nearest(root, kept)
         miss = (root[s] - kept).abs() + (sigma[s] - (rest.square() + d * d).sqrt()).abs()
         t = int(miss.argmin())
         used.append((t, int(s[t])))
@@ -649,9 +686,19 @@ def _inferred(audit: Audit) -> Iterator[tuple[str, str, list[float], list[float]
     every = sorted(round(scale.t(label)) for label in audit.labels)
     kind, words = _misled(told, [t for t, _ in used], [s for _, s in used], every)
     t_, s_ = [math.nan] * len(audit.labels), [math.nan] * len(audit.labels)
-    for k, (t, s) in zip(tried, used, strict=True):
-        t_[k - 1], s_[k - 1] = scale.log_snr(t - 1 + scale.base), scale.log_snr(s - 1 + scale.base)
+    for k, (at, to) in zip(tried, used, strict=True):
+        t_[k - 1] = scale.log_snr(at - 1 + scale.base)
+        s_[k - 1] = scale.log_snr(to - 1 + scale.base)
     yield kind, words, t_, s_
+
+
+def _nearest(falling: Tensor, values: Tensor) -> Tensor:
+    """The place of the nearest number of a falling table."""
+    n = len(falling)
+    above = torch.searchsorted(falling.flip(0).contiguous(), values.contiguous()).clamp(1, n - 1)
+    high, low = n - 1 - above, n - above
+    nearer = (falling[high] - values).abs() < (falling[low] - values).abs()
+    return torch.where(nearer, high, low)
 
 
 def _misled(told: list[int], t: list[int], s: list[int], every: list[int]) -> tuple[str, str]:

@@ -148,8 +148,7 @@ def check_loss(
     # Two far apart, since the target is a quotient by their difference, and a third to test it.
     one, other = (torch.randn(shape, generator=generator) for _ in range(2))
     answers = torch.stack([one + one.sign(), -one - one.sign(), other])
-    targets: list[Evidence] = []
-    noised: list[Evidence] = []
+    meant: dict[frozenset[str], tuple[Evidence, Evidence]] = {}  # by what it takes
     others: list[Finding] = []
     refused: CannotCheck | None = None
     try:
@@ -169,26 +168,31 @@ def check_loss(
             ]
             kept = [pair for pair in said if pair is not None]
             if kept:
-                best = min(kept, key=lambda pair: pair[0].cost + pair[1].cost)
-                targets.append(best[0])
-                noised.append(best[1])
+                best = min(kept, key=_both)
+                takes = frozenset(way.order)
+                if takes not in meant or _both(best) < _both(meant[takes]):
+                    meant[takes] = best
             if "t" in way.order:
                 others += _weights(stranger, way, tried, weights, seen[0], facts)
-        if not targets and refused is not None:
+        if not meant and refused is not None:
             raise refused
-        if not targets:
+        if not meant:
             why = "the model is told so many t that none comes up twice: let t be handed over"
             raise CannotCheck(why)
     except CannotCheck as error:
         return (unchecked(stranger.name, asks, str(error), begin),)
     process = facts.process or levels
-    worst, x_t = together(targets), together(noised)
+    worst, x_t = (together([pair[i] for pair in meant.values()]) for i in (0, 1))
     worst = _direction(worst, x_t)
     first = finding(stranger, asks, worst, process, begin)
     more = finding(stranger, noised_law, x_t, process, begin)
     wrong = [f for f in others if f.verdict == "bug"]
     fine = ("right", "equivalent")
     return (first, *(() if more.verdict in fine else (more,)), *_once(wrong))
+
+
+def _both(pair: tuple[Evidence, Evidence]) -> float:
+    return pair[0].cost + pair[1].cost
 
 
 def _once(found: Sequence[Finding]) -> list[Finding]:

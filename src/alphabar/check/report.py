@@ -1,6 +1,6 @@
 """What a check says: a verdict, what was measured, what should be, and the name of the bug."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -61,9 +61,15 @@ class Finding:
             "seconds": self.seconds,
         }
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Finding":
+        """What `to_dict` gave."""
+        diagnoses = tuple(Diagnosis(**d) for d in found["diagnoses"])
+        return cls(**{**found, "diagnoses": diagnoses})
+
     def __str__(self) -> str:
         rows = [f"{self.name} ({self.role}): {self.verdict}"]
-        rows += [f"  {key:<10}{text}" for key, text in self._lines() if text]
+        rows += [f"  {key:<11} {text}" for key, text in self._lines() if text]
         return "\n".join(rows)
 
     def _lines(self) -> Sequence[tuple[str, str]]:
@@ -108,6 +114,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"verdict": self.verdict, "functions": [f.to_dict() for f in self.functions]}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Report":
+        """What `to_dict` gave."""
+        return cls(tuple(map(Finding.from_dict, found["functions"])))
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.functions)) or "nothing was checked"

@@ -170,8 +170,8 @@ def _other_reading(
             again = together(measured_ways(role, stranger, process))
             if again.explained is not None and again.explained.is_right and not again.others:
                 words = f"with a model that predicts {other} the step is right"
-                wrong = named("step", f"takes it for {other}", words)
-                return replace(found, diagnoses=(wrong, *found.diagnoses))
+                said = named("step", f"takes it for {other}", words)
+                return replace(found, diagnoses=(said, *found.diagnoses))
     return found
 
 

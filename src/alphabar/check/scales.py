@@ -53,26 +53,30 @@ class Scale(NamedTuple):
         return law._replace(formulas=scaled)
 
 
-def table(process: Process, base: int) -> Scale:
-    """Indices of a table of ᾱ; between them σ/α is a straight line."""
+def table(process: Process, base: int, by_log: bool = False) -> Scale:
+    """Indices of a table of ᾱ; between them σ/α, or its logarithm, is a straight line."""
     abar = process.alpha_bar(torch.arange(process.T + 1))
     ratio = ((1 - abar) / abar).sqrt()
 
     def level(label: float) -> tuple[float, float]:
         t = min(max(label + 1 - base, 0.0), float(process.T))
         below = min(int(t), process.T - 1)
-        at = torch.lerp(ratio[below], ratio[below + 1], t - below).item() if t > below else None
-        sigma = ratio[below].item() if at is None else at
+        if t == int(t):
+            here = abar[int(t)].item()
+            return math.sqrt(here), math.sqrt(1 - here)
+        low, high = ratio[below].item(), ratio[below + 1].item()
+        share = t - below
+        is_log = by_log and low > 0
+        sigma = low ** (1 - share) * high**share if is_log else low + share * (high - low)
         return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
 
-    def exact(label: float) -> tuple[float, float]:
-        t = label + 1 - base
-        if t != int(t) or not 0 <= t <= process.T:
-            return level(label)
-        here = abar[int(t)].item()
-        return math.sqrt(here), math.sqrt(1 - here)
+    return Scale("variance-preserving", level, F(), process, base)
 
-    return Scale("variance-preserving", exact, F(), process, base)
+
+def between(scale: Scale) -> Scale:
+    """The same table, where the labels between its indices are those of log σ."""
+    assert scale.table is not None
+    return table(scale.table, scale.base, by_log=True)
 
 
 EXPLODING = Scale("variance-exploding", lambda sigma: (1.0, sigma), F(before={"abar": -0.5}))

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alphabar.check.formula import Process
+from alphabar.check.formula import Continuum, Process
+from alphabar.check.linear import check_linear
 from alphabar.check.loop import Loop, check_loop, scales_of
-from alphabar.check.marginal import check_marginal
+from alphabar.check.marginal import check_marginal, marginal_law
 from alphabar.check.report import Finding
 from alphabar.check.reverse import clipped_loop, learned_loop
 from alphabar.check.roles import RANGE, step
+from alphabar.check.scales import table
 from alphabar.check.schedule import check_schedule
 from alphabar.check.stranger import CannotCheck, tensors_of
 
@@ -72,14 +74,38 @@ def _tables(scheduler: Any, facts: Facts) -> list[Finding]:
 
 def _marginals(scheduler: Any, facts: Facts, given: Mapping[str, object]) -> list[Finding]:
     found = []
-    fresh = _prepared(scheduler, min(50, facts.process.T))
-    scale = "vp" if _is_prescaled(fresh) else facts.scale
+    T = facts.process.T
+    scale = "vp" if _is_prescaled(_prepared(scheduler, min(50, T))) else facts.scale
     for method, gives in (("add_noise", "sample"), ("get_velocity", "v")):
         if hasattr(scheduler, method):
-            call = getattr(fresh, method)
-            one = check_marginal(call, facts.process, scale, gives, torch.float32, given)
+            # Some know the levels of the table at once, and some those of the steps that were set.
+            for n in (None, T):
+                call = getattr(_prepared(scheduler, n), method)
+                one = check_marginal(call, facts.process, scale, gives, torch.float32, given)
+                if one.verdict not in ("bug", "unchecked"):
+                    break
+            else:
+                one = _at_its_own(scheduler, method, facts, scale, gives, given)
             found.append(replace(one, name=method))
     return found
+
+
+def _at_its_own(
+    scheduler: Any,
+    method: str,
+    facts: Facts,
+    scale: str,
+    gives: str,
+    given: Mapping[str, object],
+) -> Finding:
+    """A marginal at the timesteps that were set: some know no others."""
+    fresh = _prepared(scheduler, min(50, facts.process.T))
+    told = torch.tensor(sorted({float(t) for t in fresh.timesteps}), dtype=torch.float64)
+    told = told[torch.linspace(0, len(told) - 1, min(9, len(told))).round().long()]
+    level = table(facts.process, 0)
+    log_snr = torch.tensor([level.log_snr(v) for v in told.tolist()], dtype=torch.float64)
+    role, _ = marginal_law(facts.process, scale, gives)
+    return check_linear(role, getattr(fresh, method), Continuum.at(told, log_snr), given)
 
 
 def _is_prescaled(scheduler: Any) -> bool:
