@@ -71,7 +71,7 @@ class Affine:
         exact: whether nothing was left over but rounding.
         shares: whether items, or numbers of an item, had noise in common.
         leans: the input on whose size that of the noise depends.
-        share_left: of the result's size, what no term explains, where all noise is known.
+        count: of numbers that it was measured on.
     """
 
     of: Mapping[str, Value]
@@ -81,7 +81,7 @@ class Affine:
     exact: bool
     shares: str = ""
     leans: str = ""
-    share_left: float = 0.0
+    count: int = 0
 
 
 def measure(
@@ -213,7 +213,7 @@ def _estimated(
         if n > 1000 and along > 1 and spread.mean(axis).var().item() > 0.5 * std**2:
             shares = who
     constant = Value(found[-1].item(), errors[-1].item())
-    return Affine(values, constant, noise, _law(z), False, shares, leans, 1.0)
+    return Affine(values, constant, noise, _law(z), False, shares, leans, n)
 
 
 def _law(z: np.ndarray[Any, np.dtype[np.float64]]) -> Law:

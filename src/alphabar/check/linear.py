@@ -18,7 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from alphabar.check.affine import ROUNDING, Affine, Law, NotFinite, Value, measure
 from alphabar.check.catalogue import named
-from alphabar.check.chance import FAR
+from alphabar.check.chance import FALSE_ALARM, FAR, power
 from alphabar.check.composed import Composed, Place, composed
 from alphabar.check.explain import Convention, Explanation, Series, explain
 from alphabar.check.formula import Base, Formula, Process, misread
@@ -92,6 +92,7 @@ class Evidence(NamedTuple):
     shape: tuple[int, ...] = ()
     at: Mapping[int, Affine] = MappingProxyType({})
     noisy: bool = False  # whether coefficients are estimates, as noise could not be recorded
+    count: int = 0  # of numbers at each step
 
     @property
     def is_right(self) -> bool:
@@ -206,7 +207,7 @@ def _of_order(
     shape: tuple[int, ...],
     base: int,
 ) -> Evidence:
-    """Of ways with the same arguments one form of t is enough; of results, one that is explained."""
+    """Of ways with the same arguments one form of t is enough, and one result that is explained."""
     form = same[0].t_form
     best: Evidence | None = None
     for way in same:
@@ -232,6 +233,10 @@ def ways_of(role: Role, stranger: Stranger, process: Process, shape: tuple[int, 
     with seeded(0):
         found = list(ways(stranger, tried, (*role.needed, "t"), (4, *shape)))
         found = [way for way in found if _heard(stranger, way, tried)] or found
+    if role.predicts:
+        found = [way for way in found if {"model", "answer"} & {*way.order}]
+        if not found:
+            raise CannotCheck(f"{stranger.name} takes neither a model nor its answer")
     # Noise may be handed over or not; of anything else, what the function needs is enough.
     least = [{*way.order} - {role.noise} for way in found]
     return [
@@ -442,14 +447,41 @@ def weigh(
                 best = again[0]
                 others.insert(0, (kind, f"with {MISREAD[kind]} all {len(index)} steps tried fit"))
                 break
+    if (best is None or not best.is_right) and role.lands and not others:
+        best = _kept(role, series, index + 1 - base, process) or best
     if best is None and role.predicts in ("eps", "x_0", "v"):
         whole = _composed(role, series, index + 1 - base, process)
         if whole is not None:
             others.insert(0, whole)
     apart = min(_apart(series, c, index + 1 - base, process) for c in role.conventions)
-    noisy = not all(one.exact for one in all_)
+    noisy, count = not all(one.exact for one in all_), max(one.count for one in all_)
     evidence = Evidence(called, takes, index, series, best, base, ignored, tuple(others), apart)
-    return evidence._replace(noisy=noisy)
+    return evidence._replace(noisy=noisy, count=count)
+
+
+def _kept(
+    role: Role, series: Mapping[str, Series], t: Int64[Tensor, " n"], process: Process
+) -> Explanation | None:
+    """Right with any share of fresh noise: what is kept of ε and what is new make σ_s together.
+
+    x_s = α_s·x_0 + √(σ_s² − d²)·ε + d·z        (Song et al. 2021a, eq. (12))
+    """
+    law = next((c for c in role.conventions if not c.wrong and c.formulas[NOISE].factor == 0), None)
+    if law is None or "ε" not in law.formulas:
+        return None
+    eps, z = series["ε"], series[NOISE]
+    if (eps.values < -1e-3).any():
+        return None
+    size = (eps.values.square() + z.values.square()).sqrt()
+    error = eps.errors + z.errors.nan_to_num(posinf=0.0)
+    whole = {"x_0": series["x_0"], "ε": Series(size, error)}
+    both = Convention(
+        "variance-keeping, with noise of its own",
+        {name: law.formulas[name] for name in ("x_0", "ε")},
+        False,
+    )
+    found = explain(whole, t, (both,), (1,), process, role.lands)
+    return found[0] if found and found[0].is_right else None
 
 
 def _composed(
@@ -573,12 +605,27 @@ def _diagnoses(role: Role, best: Evidence) -> list[Diagnosis]:
 
 
 def _measured(role: Role, best: Evidence) -> str:
+    said = _formula(role, best)
+    return said + chance(best.count) if best.noisy and best.count else said
+
+
+def _formula(role: Role, best: Evidence) -> str:
     if best.explained is not None:
         parts = {
             p.name: p.right if p.found is None else p.found.formula for p in best.explained.parts
         }
         return f"{role.result} = {_sum(parts)}; {_numbers(best)}"
     return _numbers(best)
+
+
+def chance(n: int) -> str:
+    """What is said where noise could not be recorded: how sure an estimate from n numbers is."""
+    error = 1 / math.sqrt(2 * n)  # of a standard deviation, relatively
+    off = (FAR + 3) * error
+    return (
+        f"; estimated from {n} numbers: false alarms below {FALSE_ALARM:g} a report, and a noise "
+        f"{off:.2g} of itself off is seen with probability {power(off, error):.3f}"
+    )
 
 
 def _numbers(best: Evidence) -> str:

@@ -413,7 +413,10 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
             break
         weights = [v.value for name, v in one.of.items() if name not in ("x_0", "ε")]
         total = one.of["x_0"].value + sum(weights)
-        of = {"x_0": Value(total, one.of["x_0"].error), "ε": one.of["ε"]}
+        errors = [v.error for name, v in one.of.items() if name != "ε"]
+        of = {"x_0": Value(total, math.hypot(*errors)), "ε": one.of["ε"]}
+        if not one.exact:
+            weights = []  # they are not known well enough to say more of them
         at[k + 1], older[k + 1] = replace(one, of=of), weights
         if not one.exact and drawn[k] and not stale:
             before = recorder.draws[max(0, drawn[k] - OLDEST) : drawn[k + 1]]
@@ -442,12 +445,16 @@ def _fitted(
     if first.exact:
         return first
     older = min(OLDEST, len(asked) - 1)
+    least = first
     for count in (*range(1, min(OLDER, older) + 1), *((older,) if older > OLDER else ())):
         more = {f"−{j}": asked[-1 - j].x_0 for j in range(1, count + 1)}
         found = fit(result, terms | more, draws)
         if found.exact:
             return found
-    return first
+        # Where noise could not be recorded, nothing says which of them are used: all may be.
+        if count <= OLDER:
+            least = found
+    return least
 
 
 # --- judging
@@ -545,7 +552,12 @@ def _start(audit: Audit, handed: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     noise = abs(audit.start.noise.value)
     process = audit.scale.table
     if process is None:
-        return []
+        _, sigma = audit.scale.level(audit.labels[0])
+        near = min(abs(noise - sigma), abs(noise - math.hypot(1, sigma)))
+        if handed or near <= 0.01 * sigma + 10 * audit.start.noise.error:
+            return []
+        words = f"x starts as noise of size {noise:.4g}, and the model is told σ = {sigma:.4g}"
+        return [("start at another level", words)]
     t = audit.scale.t(audit.labels[0])
     if noise > _LEAST and kept > _LEAST:  # data and noise were mixed
         if abs(kept - alpha) <= 2e-3 * alpha + 10 * sum(v.error for v in audit.start.of.values()):

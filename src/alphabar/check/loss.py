@@ -162,7 +162,7 @@ def check_loss(
                 continue
             if "t" not in way.order:
                 others += _times(stranger, way, tried, facts)
-            target, weights = _target(answers, seen)
+            target = _target(answers, seen)
             said = [
                 _explained(asks, noised_law, levels, b, target, seen[0], way, tried) for b in (0, 1)
             ]
@@ -172,8 +172,8 @@ def check_loss(
                 takes = frozenset(way.order)
                 if takes not in meant or _both(best) < _both(meant[takes]):
                     meant[takes] = best
-            if "t" in way.order:
-                others += _weights(stranger, way, tried, weights, seen[0], facts)
+                if "t" in way.order:
+                    others += _weights(stranger, way, tried, best[0].base, facts)
         if not meant and refused is not None:
             raise refused
         if not meant:
@@ -295,23 +295,15 @@ def _times(
 
 
 def _weights(
-    stranger: Stranger,
-    way: Way,
-    tried: Mapping[str, Any],
-    weights: Tensor,
-    seen: Seen,
-    facts: Facts,
+    stranger: Stranger, way: Way, tried: Mapping[str, Any], base: int, facts: Facts
 ) -> tuple[Finding, ...]:
     """Whether each item counts by its own t alone, and as much as is claimed."""
-    other = {**tried, "t": torch.where(torch.arange(ITEMS) < ITEMS // 2, tried["t"], tried["t"][0])}
-    one = torch.ones_like(tried["x_0"])
-    answers = torch.stack([one, -one])
-    again = [_seen(stranger, way, {**other, "model": Asking(a)}) for a in answers]
-    curved = (again[0].gradient - again[1].gradient) / (answers[0] - answers[1])
-    curved = curved.median(1).values
-    half = slice(0, ITEMS // 2)
     begin = time.perf_counter()
-    if not torch.allclose(curved[half], weights[half], rtol=1e-2, atol=0):
+    t = tried["t"] + (base if facts.process is not None else 0)
+    some = torch.where(torch.arange(ITEMS) < ITEMS // 2, t, t[0])
+    weights, again = (_curved(stranger, way, {**tried, "t": told}) for told in (t, some))
+    half = slice(0, ITEMS // 2)
+    if not torch.allclose(again[half], weights[half], rtol=1e-2, atol=0):
         words = "an item's weight changes with the t of the other items"
         said = named("loss", "weights averaged", words)
         law, fits = "the weight of an item depends on its own t alone", "by its own t"
@@ -323,18 +315,23 @@ def _weights(
     d = tried["x_0"][0].numel()
     found = []
     for count in (ITEMS * d, ITEMS, d, 1):  # a mean of all, or a sum over some
-        table[seen.label.long()] = weights.double() * (count / 2)
+        table[t.long() - base] = weights.double() * (count / 2)
         found.append(
-            check_weighting(
-                lambda t: table[t], facts.process.beta, facts.predicts, facts.claims, facts.gamma
-            )
+            check_weighting(table, facts.process.beta, facts.predicts, facts.claims, facts.gamma)
         )
     best = min(found, key=lambda f: (f.verdict == "bug", not f.diagnoses))
     return (replace(best, name=stranger.name),)
 
 
-def _target(answers: Tensor, seen: Sequence[Seen]) -> tuple[Tensor, Tensor]:
-    """What the loss is least at, and how much each item counts.
+def _curved(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> Tensor:
+    """How much each item counts: the curvature of the loss in its answer."""
+    one = torch.ones_like(values["x_0"])
+    seen = [_seen(stranger, way, {**values, "model": Asking(a)}) for a in (one, -one)]
+    return ((seen[0].gradient - seen[1].gradient) / 2).median(1).values
+
+
+def _target(answers: Tensor, seen: Sequence[Seen]) -> Tensor:
+    """What the loss is least at.
 
     Raises:
         CannotCheck: a loss that is not quadratic.
@@ -344,7 +341,7 @@ def _target(answers: Tensor, seen: Sequence[Seen]) -> tuple[Tensor, Tensor]:
     apart = (predicted - seen[2].gradient).abs().mean()
     if not apart <= 1e-3 * seen[2].gradient.abs().mean():
         raise CannotCheck("the loss is no squared error of the model's answer; give that part")
-    return answers[0] - seen[0].gradient / curvature, curvature.median(1).values
+    return answers[0] - seen[0].gradient / curvature
 
 
 def _at(label: float, results: Tensor, seen: Seen, way: Way, tried: Mapping[str, Any]) -> Affine:
