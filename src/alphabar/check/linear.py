@@ -92,7 +92,7 @@ class Evidence(NamedTuple):
     shape: tuple[int, ...] = ()
     at: Mapping[int, Affine] = MappingProxyType({})
     noisy: bool = False  # whether coefficients are estimates, as noise could not be recorded
-    count: int = 0  # of numbers at each step
+    numbers: int = 0  # that were measured at each step
 
     @property
     def is_right(self) -> bool:
@@ -454,9 +454,9 @@ def weigh(
         if whole is not None:
             others.insert(0, whole)
     apart = min(_apart(series, c, index + 1 - base, process) for c in role.conventions)
-    noisy, count = not all(one.exact for one in all_), max(one.count for one in all_)
+    noisy, numbers = not all(one.exact for one in all_), max(one.count for one in all_)
     evidence = Evidence(called, takes, index, series, best, base, ignored, tuple(others), apart)
-    return evidence._replace(noisy=noisy, count=count)
+    return evidence._replace(noisy=noisy, numbers=numbers)
 
 
 def _kept(
@@ -549,7 +549,9 @@ def _series(values: Sequence[Value]) -> Series:
 def _noise(one: Affine, signed: bool) -> Value:
     """What the noise is multiplied by: of uniform numbers, not their standard deviation."""
     size = one.noise.value if signed else abs(one.noise.value)
-    return Value(size * math.sqrt(12) if one.law == "uniform" else size, one.noise.error * 4)
+    scale = math.sqrt(12) if one.law == "uniform" else 1.0
+    # What is exact is a root of squares of several weights.
+    return Value(scale * size, (4 if one.exact else scale) * one.noise.error)
 
 
 def _others(at: Sequence[Affine], own: bool) -> list[tuple[str, str]]:
@@ -606,7 +608,7 @@ def _diagnoses(role: Role, best: Evidence) -> list[Diagnosis]:
 
 def _measured(role: Role, best: Evidence) -> str:
     said = _formula(role, best)
-    return said + chance(best.count) if best.noisy and best.count else said
+    return said + chance(best.numbers) if best.noisy and best.numbers else said
 
 
 def _formula(role: Role, best: Evidence) -> str:
