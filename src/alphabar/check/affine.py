@@ -30,11 +30,17 @@ Law = Literal["none", "normal", "uniform", "other"]
 
 
 class Recorder(TorchFunctionMode):
-    """Keeps what torch draws at random, while it is on."""
+    """Keeps what torch draws at random, while it is on.
 
-    def __init__(self) -> None:
+    Args:
+        coarse: how many numbers of one draw, one for each item, are rounded to a few values, so
+            that times that a function draws itself come up again and again; 0: none.
+    """
+
+    def __init__(self, coarse: int = 0) -> None:
         super().__init__()
         self.draws: list[tuple[Law, Tensor]] = []
+        self.coarse = coarse
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -43,6 +49,13 @@ class Recorder(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         name = getattr(function, "__name__", "")
         law: Law | None = "normal" if name in _NORMAL else "uniform" if name in _UNIFORM else None
+        if law and isinstance(result, Tensor) and result.numel() == self.coarse > 0:
+            few = (
+                (8 * result).floor().add(0.5).div(8)
+                if law == "uniform"
+                else (2 * result).round() / 2
+            )
+            result.copy_(few)
         if law and isinstance(result, Tensor):
             self.draws.append((law, result.detach().clone()))
         return result

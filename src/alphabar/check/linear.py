@@ -340,7 +340,7 @@ def _outcome(
     base: int,
 ) -> Evidence:
     T = process.T
-    some = sorted({i for i in (1, 2, T // 4, T // 2, (3 * T) // 4, T - 2, T - 1, T) if 0 <= i <= T})
+    some = sorted({i for i in (1, 2, T // 4, T // 2, (3 * T) // 4, T - 2, T - 1, T) if 1 <= i <= T})
     some = [0, *some] if base == 0 else some
 
     broken: list[int] = []

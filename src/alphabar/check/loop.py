@@ -76,6 +76,7 @@ class Knowing(nn.Module):
     ) -> None:
         super().__init__()
         self.size = size
+        self.met: tuple[int, ...] | None = None  # the shape of an x of another shape
         self.shape, self.scale, self.predicts, self.place = tuple(shape), scale, predicts, place
         self.asked: list[Question] = []
         self.recorder: Recorder | None = None
@@ -83,7 +84,11 @@ class Knowing(nn.Module):
 
     def forward(self, *values: Any, **named: Any) -> Tensor:
         """What follows from x_0, and the place in the range of variances where there is one."""
-        x, labels = question((*values, *named.values()), self.shape)
+        said = (*values, *named.values())
+        for value in said:
+            if isinstance(value, Tensor) and value.ndim > 1 and len(value) == self.shape[0]:
+                self.met = self.met or tuple(value.shape)
+        x, labels = question(said, self.shape)
         if (labels != labels[0]).any():
             raise CannotCheck("the model was told different t for items of one step")
         label = float(labels[0])
@@ -93,10 +98,10 @@ class Knowing(nn.Module):
         eps = (x.detach().double() - alpha * x_0) / (sigma or 1.0)
         drawn = len(self.recorder.draws) if self.recorder else 0
         self.asked.append(Question(x.detach().clone(), x_0, eps, label, drawn))
-        said = answer(self.predicts, x_0, eps, alpha, sigma, self.scale is FLOW_UP).to(x.dtype)
+        made = answer(self.predicts, x_0, eps, alpha, sigma, self.scale is FLOW_UP).to(x.dtype)
         if self.place is None:
-            return said
-        return torch.cat([said, torch.full_like(said, self.place)], 1)
+            return made
+        return torch.cat([made, torch.full_like(made, self.place)], 1)
 
 
 @dataclass(frozen=True)
@@ -166,17 +171,24 @@ def _looped(
     role: Role, stranger: Stranger, loop: Loop, shape: tuple[int, int], judge: Judge
 ) -> tuple[Evidence, Process]:
     """The evidence of a loop, with items of this shape."""
-    way, tried = _way(stranger, loop, shape)
+    first, tried = _way(stranger, loop, shape)
     loop = loop._replace(scales=_fitting(loop.scales, [q.label for q in tried["model"].asked]))
-    found = [
-        _judged(role, stranger, way, tried, loop, scale, loop.predicts, judge)
-        for scale in loop.scales
-    ]
-    best, moves = min(found, key=lambda pair: pair[0].cost)
-    known = {"second stage", "last step", "last σ repeated"} & {kind for kind, _ in best.others}
-    if (best.explained is None or not best.explained.is_right) and not known:
-        return _as_other(role, stranger, way, tried, loop, best, moves)
-    return best, moves
+    best: tuple[Evidence, Process] | None = None
+    # Of several results, such as all that was passed on the way, the last is most often meant.
+    for picked in reversed(first.others):
+        way = replace(first, picked=picked)
+        for scale in loop.scales:
+            found = _judged(role, stranger, way, tried, loop, scale, loop.predicts, judge)
+            if best is None or found[0].cost < best[0].cost:
+                best = found
+        if best is not None and _is_right(best[0]):
+            break
+    assert best is not None
+    evidence, moves = best
+    known = {"second stage", "last step", "last σ repeated"} & {kind for kind, _ in evidence.others}
+    if (evidence.explained is None or not evidence.explained.is_right) and not known:
+        return _as_other(role, stranger, first, tried, loop, evidence, moves)
+    return best
 
 
 def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -187,12 +199,13 @@ def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor
     """
     stranger = Stranger(loop.function, loop.given)
     way, tried = _way(stranger, loop, shape)
+    way = replace(way, picked=way.others[-1])
     labels = [q.label for q in tried["model"].asked]
     found = []
     for scale in _fitting(loop.scales, labels):
         if scale.log_snr(labels[0]) > scale.log_snr(labels[-1]):
             continue
-        model = loop.with_(scale, loop.predicts, shape, size)
+        model = loop.with_(scale, loop.predicts, tried["model"].shape, size)
         with seeded(3), torch.no_grad():
             end = way.call(stranger, {**tried, "model": model})
         found.append((end.double(), model.asked[-1].x_0))
@@ -267,6 +280,9 @@ def _way(stranger: Stranger, loop: Loop, shape: tuple[int, ...]) -> tuple[Way, d
                 return next(ways(stranger, {**tried, **extra}, needed, shape)), {**tried, **extra}
             except CannotCheck as error:
                 refused = refused or error
+    met = tried["model"].met
+    if met is not None and met != tuple(shape):
+        return _way(stranger, loop, met)  # it knows of itself what an item is
     assert refused is not None
     raise refused
 

@@ -101,11 +101,13 @@ class Way:
         order: what goes where.
         t_form: a key of `T_FORMS`.
         picked: which of the tensors that come back is meant.
+        others: all that it may be, by their shape.
     """
 
     order: tuple[str, ...]
     t_form: str
     picked: int
+    others: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"called with ({', '.join(self.order)}), {self.t_form}".removesuffix(", no t")
@@ -168,7 +170,7 @@ def ways(
                     fitting = [fitting[-1] - len(results)]
                 for picked in fitting:
                     found = True
-                    yield Way(order, form, picked)
+                    yield Way(order, form, picked, tuple(fitting))
     if not found:
         raise CannotCheck(
             f"{stranger.name} gave nothing of shape {tuple(shape)} for {', '.join(tried)} in any "
