@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alphabar import (
         bound,
+        check,
         data,
         decompose,
         denoise,
@@ -64,6 +65,7 @@ _HOMES = {
 }
 _MODULES = (
     "bound",
+    "check",
     "data",
     "decompose",
     "denoise",
@@ -97,6 +99,7 @@ __all__ = [
     "Points",
     "Schedule",
     "bound",
+    "check",
     "classifier_guided",
     "data",
     "decompose",

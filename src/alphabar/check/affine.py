@@ -3,9 +3,9 @@
     f(u_1, …, u_k) = Σ a_i·u_i + c + b·z,    z ~ a law of mean 0 and variance 1
 
 Every step of a diffusion process, forward or back, is of this form at a fixed t, so that measuring
-it is measuring a few numbers, by least squares over many items. What torch draws at random is
-recorded and counts as an input: then b is as exact as a. Noise from elsewhere is left over, and its
-size and law are estimated, with their errors.
+it is measuring a few numbers, by least squares over many items. What torch and numpy's functions
+draw at random is recorded and counts as an input: then b is as exact as a. Noise from elsewhere is
+left over, and its size and law are estimated, with their errors.
 """
 
 import math
@@ -22,6 +22,14 @@ from torch.overrides import TorchFunctionMode
 
 _NORMAL = {"randn", "randn_like", "normal", "normal_"}
 _UNIFORM = {"rand", "rand_like", "uniform_"}
+_NUMPY: Mapping[str, "Law"] = {
+    "randn": "normal",
+    "standard_normal": "normal",
+    "normal": "normal",
+    "rand": "uniform",
+    "random": "uniform",
+    "uniform": "uniform",
+}
 # A residual of this share of the result is rounding in float32.
 ROUNDING = 3e-5
 _LOW = 1e-3  # more than that is rounding in half precision
@@ -41,6 +49,32 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.draws: list[tuple[Law, Tensor]] = []
         self.coarse = coarse
+        self._patched: dict[str, Any] = {}
+
+    def __enter__(self) -> "Recorder":
+        """Also numpy's own draws of standard numbers, by its functions."""
+        for name, law in _NUMPY.items():
+            self._patched[name] = getattr(np.random, name)
+            setattr(np.random, name, self._of_numpy(self._patched[name], law))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for name, function in self._patched.items():
+            setattr(np.random, name, function)
+
+    def _of_numpy(self, function: Any, law: Law) -> Callable[..., Any]:
+        def drawn(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if isinstance(result, np.ndarray):
+                # Of another mean and size: what a standard one would have been.
+                values = torch.from_numpy(result.copy()).double()
+                mean, size = _standard(function.__name__, args, kwargs)
+                self.draws.append((law, (values - mean) / size))
+            return result
+
+        return drawn
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -59,6 +93,16 @@ class Recorder(TorchFunctionMode):
         if law and isinstance(result, Tensor):
             self.draws.append((law, result.detach().clone()))
         return result
+
+
+def _standard(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Mean and size, or lower end and width, of numpy's draws."""
+    first, second = {"normal": ("loc", "scale"), "uniform": ("low", "high")}.get(name, ("", ""))
+    if not first:
+        return 0.0, 1.0
+    low = args[0] if args else kwargs.get(first, 0.0)
+    high = args[1] if len(args) > 1 else kwargs.get(second, 1.0)
+    return low, (high if name == "normal" else high - low)
 
 
 class NotFinite(ValueError):

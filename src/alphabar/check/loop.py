@@ -39,7 +39,7 @@ from alphabar.check.scales import (
 )
 from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded, ways
 
-ITEMS, MANY = 512, 8192
+ITEMS, MANY = 512, 4096
 # σ from the noisiest to clean data, where nobody has stated them (Karras et al. 2022, eq. (5)).
 _SIGMAS = torch.cat(
     [

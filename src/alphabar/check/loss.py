@@ -159,12 +159,12 @@ def check_loss(
         for way in found:
             try:
                 seen = [_seen(stranger, way, {**tried, "model": Asking(a)}) for a in answers]
+                target = _target(answers, seen)
             except CannotCheck as error:
                 refused = refused or error
                 continue
             if "t" not in way.order:
                 others += _times(stranger, way, tried, facts)
-            target = _target(answers, seen)
             said = [
                 _explained(asks, noised_law, levels, b, target, seen[0], way, tried) for b in (0, 1)
             ]
@@ -188,7 +188,7 @@ def check_loss(
         return (unchecked(stranger.name, asks, str(error), begin),)
     process = facts.process or levels
     worst, x_t = (together([pair[i] for pair in meant.values()]) for i in (0, 1))
-    worst = _direction(worst, x_t)
+    worst = _direction(asks, worst, x_t)
     first = finding(stranger, asks, worst, process, begin)
     more = finding(stranger, noised_law, x_t, process, begin)
     wrong = [f for f in others if f.verdict == "bug"]
@@ -205,9 +205,9 @@ def _once(found: Sequence[Finding]) -> list[Finding]:
     return list({f.role: f for f in reversed(found)}.values())
 
 
-def _direction(target: Evidence, noised: Evidence) -> Evidence:
+def _direction(asks: Role, target: Evidence, noised: Evidence) -> Evidence:
     """Of a flow, x_t and dx/dt must agree on where time goes."""
-    if target.explained is None or noised.explained is None:
+    if target.explained is None or noised.explained is None or "dx/dt" not in asks.law:
         return target
     up = target.explained.convention.name == UPWARDS
     reversed_ = noised.explained.convention.name.endswith("t = 1 data")

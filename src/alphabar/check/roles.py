@@ -71,7 +71,7 @@ def exploding(has_table: bool) -> Role:
 
 def _by_ratio(at: Mapping[int, Affine], process: Process) -> Process:
     """The levels by the ratio of noise to signal."""
-    return _read(at, process, lambda x_0, z: -2 * math.log(max(abs(z / x_0), 1e-12)))
+    return _read(at, process, _by_both)
 
 
 def _by_signal(at: Mapping[int, Affine], process: Process) -> Process:
@@ -86,12 +86,17 @@ def _read(
 ) -> Process:
     found = torch.full((process.T,), math.nan, dtype=torch.float64)
     for i, one in at.items():
-        x_0 = one.of["x_0"].value
+        # An estimate of what multiplies x_0 is as uncertain as σ is large, where it must be 1.
+        x_0 = one.of["x_0"].value if one.exact or log_snr is not _by_both else 1.0
         z = one.of[NOISE].value if NOISE in one.of else one.noise.value
         if x_0 > 0:
             found[i - 1] = log_snr(x_0, z)
     assert isinstance(process, Continuum)
     return Continuum.at(process.label, found)
+
+
+def _by_both(x_0: float, z: float) -> float:
+    return -2 * math.log(max(abs(z / x_0), 1e-12))
 
 
 # Of a process in continuous time, whose schedule nobody has stated: α² + σ² = 1 all the same.
