@@ -412,7 +412,7 @@ def weigh(
     """What explains the coefficients at the person's steps."""
     if not at:
         none = torch.empty(0, dtype=torch.int64)
-        return Evidence(called, takes, none, {}, None, base, False, ())
+        return Evidence(called, takes, none, {}, None, base, False, (), apart=20.0)
     all_ = list(at.values())
     handed = NOISE in all_[0].of
     ignored = handed and all(
