@@ -267,7 +267,8 @@ def _estimated(
     shares = ""
     for axis, who in ((0, "all items"), (1, "all numbers of an item")):
         along = spread.shape[axis]
-        if n > 1000 and along > 1 and spread.mean(axis).var().item() > 0.5 * std**2:
+        # Of independent ones the mean has a share 1/along of the variance; of the same, all.
+        if n > 1000 and along > 1 and spread.mean(axis).var().item() > (1 + 1 / along) / 2 * std**2:
             shares = who
     constant = Value(found[-1].item(), errors[-1].item())
     return Affine(values, constant, noise, _law(z), False, shares, leans, n)

@@ -100,6 +100,13 @@ class Evidence(NamedTuple):
         return self.explained is not None and self.explained.is_right and not self.others
 
     @property
+    def tells(self) -> bool:
+        """Whether it is explained, and by more than that a part is missing altogether."""
+        if self.explained is None:
+            return False
+        return all(p.found is None or p.found.formula.factor for p in self.explained.wrong)
+
+    @property
     def cost(self) -> float:
         """How far it is from right."""
         found = 20.0 + self.apart if self.explained is None else self.explained.cost
@@ -191,7 +198,7 @@ def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evid
         # A function for pictures may give something for numbers too, which is not its result.
         if not found or together(again).cost < together(found).cost:
             found = again
-        if together(found).explained is not None:
+        if together(found).tells:
             break
     if not found:
         assert refused is not None
@@ -358,7 +365,8 @@ def _outcome(
         return found
 
     at = measured(FEW)
-    if any(not one.exact for one in at.values()):
+    # What was meant for pictures may make n² numbers of n items.
+    if any(not one.exact for one in at.values()) and stranger.most <= 64 * FEW * math.prod(shape):
         at = measured(MANY // math.prod(shape))
     if role.read is not None and at:
         process = role.read(at, process)

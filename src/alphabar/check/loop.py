@@ -95,7 +95,11 @@ class Knowing(nn.Module):
         alpha, sigma = self.scale.level(label)
         drawn_ = torch.rand(self.shape, generator=self.generator, dtype=torch.float64)
         x_0 = self.size * (2 * drawn_ - 1)
-        eps = (x.detach().double() - alpha * x_0) / (sigma or 1.0)
+        if sigma > 0:
+            eps = (x.detach().double() - alpha * x_0) / sigma
+        else:  # at clean data x_0 is what is seen, and ε as it was
+            x_0 = x.detach().double() / alpha
+            eps = self.asked[-1].eps if self.asked else torch.zeros_like(x_0)
         drawn = len(self.recorder.draws) if self.recorder else 0
         self.asked.append(Question(x.detach().clone(), x_0, eps, label, drawn))
         made = answer(self.predicts, x_0, eps, alpha, sigma, self.scale is FLOW_UP).to(x.dtype)

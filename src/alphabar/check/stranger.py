@@ -44,6 +44,7 @@ class Stranger:
     function: Callable[..., Any]
     given: Mapping[str, object] = field(default_factory=dict)
     modified: bool = False  # whether it has changed what it was handed
+    most: int = 0  # numbers in the largest tensor that came back last
 
     @property
     def name(self) -> str:
@@ -73,7 +74,9 @@ class Stranger:
             isinstance(v, Tensor) and not torch.equal(v, h)  # type: ignore[arg-type]
             for v, h in zip(values, handed, strict=True)
         )
-        return [t if keep_graph else t.detach() for t in tensors_of(result)]
+        found = tensors_of(result)
+        self.most = max((t.numel() for t in found), default=0)
+        return [t if keep_graph else t.detach() for t in found]
 
 
 def tensors_of(result: object) -> list[Tensor]:
