@@ -160,8 +160,12 @@ def _best_chain(
         if a is None:
             whole = each.cumprod(0)
         else:
-            after = a.square().cumprod(0)
-            whole = (after * (each.square() / after).cumsum(0)).sqrt()
+            # v_t = a_t²·v_{t−1} + b_t², as a_T may be 0.
+            variance, total = [], 0.0
+            for keep, add in zip(a.square().tolist(), each.square().tolist(), strict=True):
+                total = keep * total + add
+                variance.append(total)
+            whole = torch.tensor(variance, dtype=torch.float64).sqrt()
         found = torch.cat([torch.tensor([1.0 if a is None else 0.0]).double(), whole])[t]
         apart = (series.values - found).abs()
         if (apart <= FAR * series.errors + 1e-3 * found.abs() + 1e-6).all():

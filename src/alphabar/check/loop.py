@@ -271,7 +271,7 @@ def _way(stranger: Stranger, loop: Loop, shape: tuple[int, ...]) -> tuple[Way, d
     more: tuple[dict[str, Any], ...] = ({},)
     if scale.table is None:
         sigmas = loop.sigmas if loop.sigmas is not None else _SIGMAS
-        tried = {"model": tried["model"], "x_T": sigmas[0].item() * x, "shape": shape}
+        tried["x_T"] = sigmas[0].item() * x
         more = ({"sigmas": sigmas}, {})
     else:
         middle = scale.table.T // 2
