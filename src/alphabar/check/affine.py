@@ -252,7 +252,8 @@ def _estimated(
     matrix = torch.stack([*columns, torch.ones(result.numel(), dtype=torch.float64)], 1)
     rest = result.reshape(-1) - matrix @ found
     n, std = len(rest), rest.std().item()
-    errors = std * torch.linalg.inv(matrix.T @ matrix).diagonal().sqrt()
+    # Of numbers that are all alike there is no inverse, and no error that is too large.
+    errors = std * torch.linalg.pinv(matrix.T @ matrix).diagonal().clamp(0).sqrt()
     values = {name: Value(found[i].item(), errors[i].item()) for i, name in enumerate(names)}
     z = (rest / std).numpy()
     fourth = float((z**4).mean())

@@ -53,6 +53,8 @@ def _judged(audit: Audit, evidence: Evidence) -> Evidence:
         words = "no step is short enough to tell: call it with more steps"
         return evidence._replace(explained=None, others=(("too few steps", words),))
     wrong = [*audit.wrong]
+    if audit.labels[0] < audit.labels[-1]:
+        wrong.append(("rising t", "the model is told rising σ: the loop goes from clean to noisy"))
     off = [m for m in moves if abs(m.power - 1) > _OFF + m.h**2]
     if len(off) > 0.1 * len(moves):
         wrong.insert(0, _factor(moves))

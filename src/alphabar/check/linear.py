@@ -432,6 +432,8 @@ def weigh(
     series[NOISE] = _series([_noise(one, role.signed) if own else one.of[NOISE] for one in all_])
     index = torch.tensor(list(at))
     others = _others(all_, own)
+    if handed and not ignored and not all(one.exact for one in all_):
+        others.append(("no sum", f"{role.result} is no sum of what is handed over"))
     if role.lands:
         last = process.is_last(index + 1 - base)
         if (series[NOISE].values[last].abs() > 1e-5).any():

@@ -189,10 +189,24 @@ def _looped(
             break
     assert best is not None
     evidence, moves = best
+    strange = _unstated(loop, [q.label for q in tried["model"].asked])
+    if strange:
+        evidence = evidence._replace(others=(strange, *evidence.others))
+        return evidence, moves
     known = {"second stage", "last step", "last σ repeated"} & {kind for kind, _ in evidence.others}
     if (evidence.explained is None or not evidence.explained.is_right) and not known:
         return _as_other(role, stranger, first, tried, loop, evidence, moves)
     return best
+
+
+def _unstated(loop: Loop, labels: Sequence[float]) -> tuple[str, str] | None:
+    """Whether a loop visits levels that are not those that were stated."""
+    if loop.sigmas is None or loop.scales[0].table is not None:
+        return None
+    for label in labels:
+        if not torch.isclose(loop.sigmas, torch.tensor(label).double(), rtol=1e-4).any():
+            return "levels not stated", f"the model is told σ = {label:.6g}, which is not stated"
+    return None
 
 
 def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -417,12 +431,15 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
     older: dict[int, list[float]] = {}
     wrong = []
     stale = False  # whether noise was found to be used twice
+    inexact = 0
     for k, result in enumerate(results):
+        if inexact > FEW_MOVES and k % max(1, len(results) // FEW_MOVES) and k + 1 < len(results):
+            continue  # enough is known of it
         try:
             if not result.isfinite().all():
                 raise NotFinite("the result is not finite")
             one = _fitted(result, asked[: k + 1], recorder.draws[drawn[k] : drawn[k + 1]])
-        except NotFinite:
+        except (NotFinite, RuntimeError):
             end_ = k == len(results) - 1
             leans = any(abs(w) > _LEAST for ws in older.values() for w in ws)
             kind = "not finite" if not end_ else "last step" if leans else "not finite at the end"
@@ -431,6 +448,7 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
             words = f"NaN or infinity comes of the step from {asked[k].label:g}"
             wrong.append((kind, words))
             break
+        inexact += not one.exact
         weights = [v.value for name, v in one.of.items() if name not in ("x_0", "ε")]
         total = one.of["x_0"].value + sum(weights)
         errors = [v.error for name, v in one.of.items() if name != "ε"]
@@ -466,7 +484,8 @@ def _fitted(
         return first
     older = min(OLDEST, len(asked) - 1)
     least = first
-    for count in (*range(1, min(OLDER, older) + 1), *((older,) if older > OLDER else ())):
+    far = (older,) if OLDER < older and len(asked) <= FEW_MOVES else ()
+    for count in (*range(1, min(OLDER, older) + 1), *far):
         more = {f"−{j}": asked[-1 - j].x_0 for j in range(1, count + 1)}
         found = fit(result, terms | more, draws)
         if found.exact:
@@ -567,12 +586,11 @@ def _start(audit: Audit, handed: Mapping[str, Tensor]) -> list[tuple[str, str]]:
         return []
     if audit.start is None:
         return [("not finite", "the first x that the model is shown is NaN or infinite")]
-    alpha, _ = audit.scale.level(audit.labels[0])
+    alpha, sigma = audit.scale.level(audit.labels[0])
     kept = sum(abs(v.value) for v in audit.start.of.values())
     noise = abs(audit.start.noise.value)
     process = audit.scale.table
     if process is None:
-        _, sigma = audit.scale.level(audit.labels[0])
         near = min(abs(noise - sigma), abs(noise - math.hypot(1, sigma)))
         if handed or near <= 0.01 * sigma + 10 * audit.start.noise.error:
             return []
@@ -580,8 +598,14 @@ def _start(audit: Audit, handed: Mapping[str, Tensor]) -> list[tuple[str, str]]:
         return [("start at another level", words)]
     t = audit.scale.t(audit.labels[0])
     if noise > _LEAST and kept > _LEAST:  # data and noise were mixed
-        if abs(kept - alpha) <= 2e-3 * alpha + 10 * sum(v.error for v in audit.start.of.values()):
-            return []
+        sure = 10 * sum(v.error for v in audit.start.of.values())
+        if abs(kept - alpha) <= 2e-3 * alpha + sure:
+            # Of several items that were mixed, each with noise of its own.
+            right = sigma * math.hypot(*(v.value / alpha for v in audit.start.of.values()))
+            if abs(noise - right) <= 2e-3 * right + 10 * audit.start.noise.error:
+                return []
+            words = f"x starts with noise × {noise:.4g}, and {right:.4g} belongs to t = {t:g}"
+            return [("start with other noise", words)]
         abar = process.alpha_bar(torch.arange(process.T + 1))
         near = int((abar.sqrt() - kept).abs().argmin())
         words = f"x_0 is noised to t = {near}, and the model is told t = {t:g} first"

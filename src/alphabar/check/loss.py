@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alphabar.check.affine import Affine, Recorder, Value, fit
+from alphabar.check.affine import Affine, NotFinite, Recorder, Value, fit
 from alphabar.check.catalogue import named
 from alphabar.check.explain import Convention
 from alphabar.check.formula import Continuum, Formula, Process
@@ -186,6 +186,12 @@ def check_loss(
             raise CannotCheck(why)
     except CannotCheck as error:
         return (unchecked(stranger.name, asks, str(error), begin),)
+    except NotFinite:
+        words = "x_t or the target is NaN or infinite"
+        said = (named("loss", "not finite", words, "the loss is not finite"),)
+        seconds = time.perf_counter() - begin
+        law, fits = asks.law, "numbers that are finite"
+        return (Finding(stranger.name, "loss", "bug", law, words, fits, said, seconds=seconds),)
     process = facts.process or levels
     worst, x_t = (together([pair[i] for pair in meant.values()]) for i in (0, 1))
     worst = _direction(asks, worst, x_t)

@@ -9,7 +9,7 @@ Its tables, its marginal, and its loop with numbers of steps that do and do not 
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -53,11 +53,8 @@ def check_scheduler(
     found = [*_tables(scheduler, facts), *_marginals(scheduler, facts, given)]
     found = [replace(one, name=f"{name}.{one.name}") for one in found]
     loop = replace(_loops(scheduler, facts, given), name=name)
-    return (*(one for one in found if one.verdict == "bug"), loop, *_fine(found))
-
-
-def _fine(found: Sequence[Finding]) -> list[Finding]:
-    return [one for one in found if one.verdict not in ("bug", "unchecked")]
+    bugs = [one for one in found if one.verdict == "bug"]
+    return (*bugs, loop, *(one for one in found if one not in bugs))
 
 
 def _tables(scheduler: Any, facts: Facts) -> list[Finding]:
