@@ -195,9 +195,7 @@ def test_a_step_reread_at_another_level(predicts: str) -> None:
         assert found.of[name].value == pytest.approx(expected.value, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    "wrong", [[0.1], [1.0, 0.1], [0.0, 0.1], [[0.1, 0.2]], [0.1, math.nan], "b"]
-)
+@pytest.mark.parametrize("wrong", [[], [1.0, 0.1], [0.0, 0.1], [[0.1, 0.2]], [0.1, math.nan], "b"])
 def test_betas_that_mean_nothing(wrong: object) -> None:
     with pytest.raises(ValueError, match="betas"):
         check.marginal(lambda x, t: x, betas=wrong)

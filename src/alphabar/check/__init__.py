@@ -374,10 +374,10 @@ def _process(betas: object) -> Process:
         beta = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"betas is a {type(betas).__name__}: give the numbers β_1 … β_T") from None
-    inside = beta.ndim == 1 and len(beta) > 1 and bool(((beta > 0) & (beta <= 1)).all())
+    inside = beta.ndim == 1 and len(beta) > 0 and bool(((beta > 0) & (beta <= 1)).all())
     if not inside or not (beta[:-1] < 1).all():
         raise ValueError(
-            f"betas has shape {tuple(beta.shape)}: give two numbers or more, β_1 … β_T, each above "
+            f"betas has shape {tuple(beta.shape)}: give the numbers β_1 … β_T, each above "
             "0 and below 1; only the last may be 1"
         )
     return Process(beta)

@@ -10,7 +10,7 @@ left over, and its size and law are estimated, with their errors.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -187,7 +187,11 @@ def fit(
         error = left if rounding <= _LOW else 2 * left / math.sqrt(result.numel())
         return _exact(names, found, drawn, size, error)
     found, left = _least_squares(columns, result)
-    return _estimated(names, columns, found, result)
+    one = _estimated(names, columns, found, result)
+    if rounding > _LOW:  # which is noise too
+        own = one.noise
+        one = replace(one, noise=Value(own.value, own.error + rounding * size))
+    return one
 
 
 def _spread(draw: Tensor, result: Tensor) -> Tensor | None:
@@ -258,6 +262,10 @@ def _estimated(
     z = (rest / std).numpy()
     fourth = float((z**4).mean())
     noise = Value(std, std * math.sqrt(max(fourth - 1, 0.1) / (4 * n)))
+    size = result.square().mean().sqrt().item()
+    if std <= 1e-3 * size:  # rounding has no law
+        values_ = Value(found[-1].item(), errors[-1].item())
+        return Affine(values, values_, Value(std, std), "normal", False, count=n)
     leans = ""
     for name, column in zip(names, columns, strict=True):
         r = float(np.corrcoef(z**2, column.abs().numpy())[0, 1])

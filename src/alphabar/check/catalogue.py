@@ -335,4 +335,5 @@ def named(role: str, kind: str, explains: str, name: str = "", remedy: str = "")
     bug = _BY_KEY.get((role, kind))
     if bug is not None:
         return Diagnosis(bug.id, bug.name, explains, bug.remedy)
-    return Diagnosis(f"{role}/{kind}".replace(" ", "-"), name or kind, explains, remedy)
+    id_ = f"{role}/{kind}".replace(" ", "-")
+    return Diagnosis(id_, name or kind, explains, remedy or "make it what the law says")

@@ -311,7 +311,7 @@ def _best(task: Any) -> list[Any]:
     for role in task.roles:
         report = _checked(role, task.function, task.facts)
         reports.append(report)
-        if report.verdict == "bug":
+        if report.verdict in ("bug", "unchecked"):
             report = _otherwise(role, task, report)
         if report.verdict in SOUND:
             return list(report.functions)
@@ -319,11 +319,23 @@ def _best(task: Any) -> list[Any]:
     return list(wrong[0].functions)
 
 
-# What nobody has said, and what makes a function sound after all; each by the option that says it.
-_LOSS: tuple[tuple[str, Any], ...] = (
-    *(("predicts", p) for p in ("x_0", "v", "score")),
-    ("data_range", (0.0, 1.0)),
+# What nobody has said, and what makes a function sound after all.
+_Facts = dict[str, Any]
+_CONTINUOUS: tuple[_Facts, ...] = tuple(
+    {"betas": None, "scale": scale, "predicts": predicts}
+    for scale, predicts in (("flow", "flow"), ("ve", "x_0"), ("ve", "score"), ("vp", "x_0"))
 )
+_OTHERS: dict[str, tuple[_Facts, ...]] = {
+    "loss": (
+        *({"predicts": p} for p in ("x_0", "v", "score")),
+        {"data_range": (0.0, 1.0)},
+        *_CONTINUOUS[:3],
+    ),
+    "marginal": tuple({k: v for k, v in f.items() if k != "predicts"} for f in _CONTINUOUS),
+    "step": ({"variance": "learned_range"}, *_CONTINUOUS[:3]),
+    "sampler": _CONTINUOUS[:3],
+    "time_sampling": ({"betas": None, "scale": "flow"},),
+}
 
 
 def _otherwise(role: str, task: Any, report: Any) -> Any:
@@ -332,23 +344,34 @@ def _otherwise(role: str, task: Any, report: Any) -> Any:
 
     said = " ".join(d.explains for f in report.functions for d in f.diagnoses)
     named = dict.fromkeys(re.findall(r"predicts (eps|x_0|v)\b", said))
-    others = {
-        "loss": _LOSS,
-        "step": (*(("predicts", p) for p in named), ("variance", "learned_range")),
-        "sampler": tuple(("predicts", p) for p in named),
-        "scheduler": tuple(("predicts", p) for p in named),
-    }.get(role, ())
+    others: list[_Facts] = []
+    if role in ("step", "sampler", "scheduler"):
+        others += [{"predicts": p} for p in named]
     takes = inspect.signature(getattr(check, role)).parameters
-    for key, value in others:
-        stated = task.stated if key == "predicts" else key in task.facts
-        if stated or key not in takes:
+    for facts in (*others, *_OTHERS.get(role, ())):
+        if any(_is_stated(task, name) or name not in takes for name in facts):
             continue
-        again = _checked(role, task.function, task.facts | {key: value})
+        again = _checked(role, task.function, task.facts | facts)
         if again.verdict in SOUND:
-            option = f"--predicts {value}" if key == "predicts" else f"--given {key}={value!r}"
-            note = f"taken for it, as that makes it right: {option}"
+            note = f"taken for it, as that makes it right: {_option(facts)}"
             return type(again)(tuple(_noted(f, note) for f in again.functions))
     return report
+
+
+def _is_stated(task: Any, name: str) -> bool:
+    if name == "predicts":
+        return task.stated
+    return name in task.facts and name != "betas"
+
+
+def _option(facts: _Facts) -> str:
+    """What says the same on the command line."""
+    words = {"predicts": "--predicts {}", "scale": "--scale {}"}
+    return " ".join(
+        words.get(name, "--given " + name + "={!r}").format(value)
+        for name, value in facts.items()
+        if name != "betas"
+    )
 
 
 def _noted(finding: Any, note: str) -> Any:

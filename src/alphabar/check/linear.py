@@ -8,6 +8,7 @@ with coefficients that a law gives for every t. They are measured, and then expl
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -93,6 +94,7 @@ class Evidence(NamedTuple):
     at: Mapping[int, Affine] = MappingProxyType({})
     noisy: bool = False  # whether coefficients are estimates, as noise could not be recorded
     numbers: int = 0  # that were measured at each step
+    weak: str = ""  # where it is wrong, and need not be called
 
     @property
     def is_right(self) -> bool:
@@ -159,8 +161,13 @@ def finding(
     if verdict == "right" and best.explained is not None:
         if not best.explained.convention.is_usual:
             verdict = "equivalent"
-        if stranger.modified:
+        if best.weak:
+            verdict, why = "fragile", best.weak
+        elif stranger.modified:
             verdict, why = "fragile", "it changes the tensor that it is handed; work on a copy"
+        elif _is_turned(role, best):
+            verdict = "fragile"
+            why = f"right if noise is its argument before {role.needed[0]}, not the other way round"
     return Finding(
         stranger.name,
         role.name,
@@ -173,6 +180,14 @@ def finding(
         why,
         time.perf_counter() - begin,
     )
+
+
+def _is_turned(role: Role, best: Evidence) -> bool:
+    """Whether noise must be handed over before the data, against all custom."""
+    noise, data = role.noise or "", role.needed[0]
+    if noise not in best.takes or data not in best.takes:
+        return False
+    return best.takes.index(noise) < best.takes.index(data)
 
 
 # --- measuring
@@ -233,10 +248,24 @@ def ways_of(role: Role, stranger: Stranger, process: Process, shape: tuple[int, 
     """All ways of calling it that work, with no more than it needs."""
     middle = max(1, process.T // 2)
     slots = role.supply(process, middle, 4, shape, torch.Generator().manual_seed(0)).slots
-    slots = {k: _cast(v, role.dtype) for k, v in slots.items()}
-    tried = {**slots, "t": process.labels(middle, 4)}
-    if role.lands:
-        tried["s"] = process.labels(middle - 1, 4)
+    tried = {k: _cast(v, role.dtype) for k, v in slots.items()}
+    tried["t"] = process.labels(middle, 4)
+    if not role.lands:
+        return _working(role, stranger, tried, shape)
+    # A number beside t is the next step, if it can be; else t again.
+    try:
+        return _working(role, stranger, {**tried, "s": process.labels(middle - 1, 4)}, shape)
+    except CannotCheck as error:
+        if len(stranger.parameters()) < 4:
+            raise
+        with suppress(CannotCheck):
+            return _working(role, stranger, {**tried, "index": tried["t"]}, shape)
+        raise error from None
+
+
+def _working(
+    role: Role, stranger: Stranger, tried: Mapping[str, Any], shape: tuple[int, ...]
+) -> list[Way]:
     with seeded(0):
         found = list(ways(stranger, tried, (*role.needed, "t"), (4, *shape)))
         found = [way for way in found if _heard(stranger, way, tried)] or found
@@ -315,7 +344,8 @@ def _supply(
 
 
 def _steps(way: Way, process: Process, i: int, n: int) -> dict[str, Tensor]:
-    steps = {"t": process.labels(i, n)}
+    t = process.labels(i, n)
+    steps = {"t": t, "index": t}
     return {**steps, "s": process.labels(i - 1, n)} if "s" in way.order else steps
 
 
@@ -371,6 +401,8 @@ def _outcome(
     if role.read is not None and at:
         process = role.read(at, process)
     evidence = weigh(role, at, process, base, str(way), way.order)
+    if role.lands and "s" in way.order and evidence.explained is None:
+        evidence = _but_the_last(role, at, process, base, way) or evidence
     evidence = evidence._replace(way=way, shape=shape, at=at)
     if _repeats(role, stranger, way, process, at, base, shape):
         more = ("same noise", "each call draws the same noise: a seed is set inside")
@@ -386,6 +418,18 @@ def _outcome(
         if len(broken) > len(at):
             evidence = evidence._replace(explained=None, apart=5.0)
     return evidence
+
+
+def _but_the_last(
+    role: Role, at: Mapping[int, Affine], process: Process, base: int, way: Way
+) -> Evidence | None:
+    """Right wherever it leads to a level of the table: what leads to clean data may be apart."""
+    inner = {i: one for i, one in at.items() if not process.is_last(torch.tensor([i + 1 - base]))}
+    evidence = weigh(role, inner, process, base, str(way), way.order)
+    if not evidence.is_right:
+        return None
+    words = f"right but for the step to clean data, where s = {base - 1} is handed over"
+    return evidence._replace(weak=words)
 
 
 def _repeats(
@@ -436,7 +480,8 @@ def weigh(
         others.append(("no sum", f"{role.result} is no sum of what is handed over"))
     if role.lands:
         last = process.is_last(index + 1 - base)
-        if (series[NOISE].values[last].abs() > 1e-5).any():
+        least = 1e-5 if all(one.exact for one in all_) else 1e-3
+        if (series[NOISE].values[last].abs() > least).any():
             others.append(("noise at the end", "the last step, to clean data, adds noise"))
         # Whatever the variance is elsewhere: there it is none, and says nothing of the rest.
         series[NOISE].errors[last] = math.inf
@@ -643,6 +688,8 @@ def chance(n: int) -> str:
 def _numbers(best: Evidence) -> str:
     if not len(best.steps):
         return "nothing that is finite"
+    if best.explained is not None and best.explained.convention.is_chain:
+        return f"in {int(best.steps[-1] + 1 - best.base)} steps and less"
     i = int(len(best.steps) // 2)
     parts = ", ".join(f"{name} × {series.values[i]:.6g}" for name, series in best.series.items())
     return f"at t = {best.steps[i] + 1 - best.base}: {parts}"
@@ -652,7 +699,7 @@ def _expected(role: Role, best: Evidence, process: Process) -> str:
     usual = role.conventions[0]
     if best.explained is not None and not best.explained.convention.wrong:
         usual = best.explained.convention
-    if not len(best.steps):
+    if not len(best.steps) or usual.is_chain:
         return f"{role.result} = {_sum(usual.formulas)}"
     i = len(best.steps) // 2
     t = best.steps[i : i + 1] + 1 - best.base

@@ -39,7 +39,7 @@ from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded
 from alphabar.check.time_sampling import check_time_sampling
 from alphabar.check.weighting import check_weighting
 
-ITEMS, SHAPE, LABELS = 2048, (3,), 8
+ITEMS, SHAPES, LABELS = 2048, ((3,), (1, 2, 2)), 8
 _ROUNDING = 1e-3  # of a target, which is a quotient of differences
 UPWARDS = "asks for flow, t = 1 data"
 F = Formula.of
@@ -59,6 +59,7 @@ class Asking(nn.Module):
 
     def __init__(self, answer: Tensor) -> None:
         super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(()))  # by which people ask where a model is
         self.answer = answer.clone().requires_grad_()
         self.asked: list[tuple[Any, ...]] = []
 
@@ -140,10 +141,27 @@ def check_loss(
     facts: Facts, function: Callable[..., object], given: Mapping[str, object]
 ) -> tuple[Finding, ...]:
     """A loss: what it asks for, of which x_t, at which t, and how much each counts."""
+    found: tuple[Finding, ...] = ()
+    for shape in SHAPES:
+        again = _checked(facts, function, given, shape)
+        # What was made for pictures may refuse numbers.
+        if again[0].verdict != "unchecked":
+            return again
+        found = found or again
+    return found
+
+
+def _checked(
+    facts: Facts,
+    function: Callable[..., object],
+    given: Mapping[str, object],
+    item: tuple[int, ...],
+) -> tuple[Finding, ...]:
+    """The same with items of a shape."""
     begin, asks = time.perf_counter(), role(facts.predicts, facts.scale)
     stranger = Stranger(function, given)
     noised_law, levels = _noised(facts), marginal_law(facts.process, facts.scale, "sample")[1]
-    tried = _supplied(facts, levels)
+    tried = _supplied(facts, levels, item)
     shape = tried["x_0"].shape
     generator = torch.Generator().manual_seed(1)
     # Two far apart, since the target is a quotient by their difference, and a third to test it.
@@ -151,17 +169,21 @@ def check_loss(
     answers = torch.stack([one + one.sign(), -one - one.sign(), other])
     meant: dict[frozenset[str], tuple[Evidence, Evidence]] = {}  # by what it takes
     called: dict[frozenset[str], Way] = {}
+    asked_for: dict[str, str] = {}  # of a loss that is no squared error, and how it was called
     others: list[Finding] = []
     refused: CannotCheck | None = None
     try:
         with seeded(0):
             found = _ways(stranger, tried)
         for way in found:
+            seen: list[Seen] = []
             try:
                 seen = [_seen(stranger, way, {**tried, "model": Asking(a)}) for a in answers]
                 target = _target(answers, seen)
             except CannotCheck as error:
                 refused = refused or error
+                if seen:
+                    asked_for.update(_by_zero(stranger, way, tried, seen[0], facts))
                 continue
             if "t" not in way.order:
                 others += _times(stranger, way, tried, facts)
@@ -179,6 +201,8 @@ def check_loss(
             if "t" in way.order:
                 with suppress(Exception):  # it knows no step T, or not this many items
                     others += _weights(stranger, way, tried, meant[takes][0].base, facts)
+        if not meant and asked_for:
+            return (_another_loss(stranger, asks, facts.predicts, asked_for, begin),)
         if not meant and refused is not None:
             raise refused
         if not meant:
@@ -188,10 +212,11 @@ def check_loss(
         return (unchecked(stranger.name, asks, str(error), begin),)
     except NotFinite:
         words = "x_t or the target is NaN or infinite"
-        said = (named("loss", "not finite", words, "the loss is not finite"),)
         seconds = time.perf_counter() - begin
-        law, fits = asks.law, "numbers that are finite"
-        return (Finding(stranger.name, "loss", "bug", law, words, fits, said, seconds=seconds),)
+        nan = (named("loss", "not finite", words, "the loss is not finite"),)
+        return (
+            Finding(stranger.name, "loss", "bug", asks.law, words, "numbers", nan, seconds=seconds),
+        )
     process = facts.process or levels
     worst, x_t = (together([pair[i] for pair in meant.values()]) for i in (0, 1))
     worst = _direction(asks, worst, x_t)
@@ -223,10 +248,10 @@ def _direction(asks: Role, target: Evidence, noised: Evidence) -> Evidence:
     return target
 
 
-def _supplied(facts: Facts, levels: Process) -> dict[str, Any]:
+def _supplied(facts: Facts, levels: Process, item: tuple[int, ...]) -> dict[str, Any]:
     """What a loss may be handed: data in their range, and t of every level, a few items each."""
     generator = torch.Generator().manual_seed(0)
-    shape = (ITEMS, *SHAPE)
+    shape = (ITEMS, *item)
     x_0 = torch.randn(shape, generator=generator)
     if facts.data_range is not None:
         low, high = facts.data_range
@@ -352,7 +377,7 @@ def _curved(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> Tensor:
     """How much each item counts: the curvature of the loss in its answer."""
     one = torch.ones_like(values["x_0"])
     seen = [_seen(stranger, way, {**values, "model": Asking(a)}) for a in (one, -one)]
-    return ((seen[0].gradient - seen[1].gradient) / 2).median(1).values
+    return ((seen[0].gradient - seen[1].gradient) / 2).flatten(1).median(1).values
 
 
 def _target(answers: Tensor, seen: Sequence[Seen]) -> Tensor:
@@ -373,6 +398,60 @@ def _target(answers: Tensor, seen: Sequence[Seen]) -> Tensor:
     if not apart <= 1e-3 * seen[2].gradient[known].abs().mean():
         raise CannotCheck("the loss is no squared error of the model's answer; give that part")
     return answers[0] - seen[0].gradient / curvature
+
+
+def _by_zero(
+    stranger: Stranger, way: Way, tried: Mapping[str, Any], seen: Seen, facts: Facts
+) -> dict[str, str]:
+    """The targets at which a loss is 0, where it is no squared error: an absolute one, or Huber's.
+
+    Only of a table's steps, with noise that was handed over or recorded.
+    """
+    process = facts.process
+    drawn = [d for law, d in seen.draws if law == "normal" and d.shape == tried["x_0"].shape]
+    z = tried[NOISE] if NOISE in way.order else drawn[0].float() if drawn else None
+    if process is None or z is None:
+        return {}
+    found = {}
+    usual = _seen_value(stranger, way, {**tried, "model": Asking(5 * z + 5)})
+    for base in (0, 1):
+        t = (seen.label.long() + 1 - base).clamp(1, process.T)
+        for name, target in TARGETS.items():
+            a, b = (
+                target[k].at(process, t).float().reshape(-1, *(1,) * (z.ndim - 1))
+                for k in ("x_0", NOISE)
+            )
+            answer = a * tried["data"] + b * z
+            value = _seen_value(stranger, way, {**tried, "model": Asking(answer)})
+            if abs(value) <= 1e-4 * abs(usual):
+                found[name] = str(way)
+    return found
+
+
+def _seen_value(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> float:
+    """The loss itself, with the same noise as ever."""
+    with seeded(7), torch.no_grad():
+        return way.call(stranger, values).double().sum().item()
+
+
+def _another_loss(
+    stranger: Stranger, asks: Role, predicts: str, asked_for: Mapping[str, str], begin: float
+) -> Finding:
+    """What is said of a loss that is 0 where it should be, or elsewhere."""
+    is_right = predicts in asked_for
+    name = predicts if is_right else next(iter(asked_for))
+    wrong = () if is_right else (named("loss", f"asks for {name}", f"it is 0 at {name}"),)
+    return Finding(
+        stranger.name,
+        "loss",
+        "right" if is_right else "bug",
+        asks.law,
+        f"no squared error; it is 0 where the answer is {name}",
+        f"0 where the answer is {predicts}",
+        wrong,
+        f"an absolute error, or another; {asked_for[name]}",
+        seconds=time.perf_counter() - begin,
+    )
 
 
 def _at(label: float, results: Tensor, seen: Seen, way: Way, tried: Mapping[str, Any]) -> Affine:

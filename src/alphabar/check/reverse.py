@@ -143,7 +143,8 @@ def check_step(
                 found = _other_reading(found, stranger, best, process, predicts, size, place)
                 break
         else:
-            found = _clipped(found, stranger, best, process, predicts, clip, places[0])
+            if found.verdict in ("right", "equivalent"):
+                found = _clipped(found, stranger, best, process, predicts, clip, places[0])
     except CannotCheck as error:
         return unchecked(stranger.name, step(predicts), str(error), begin)
     return replace(found, seconds=time.perf_counter() - begin)
@@ -208,7 +209,7 @@ def clipped_loop(found: Finding, loop: Loop, clip: float | None) -> Finding:
         return found
     if used.shape != x_0.shape or not used.isfinite().all():
         return found
-    return _judged(found, used, x_0, clip)
+    return _judged(found, used.flatten(1), x_0.flatten(1), clip)
 
 
 def learned_loop(

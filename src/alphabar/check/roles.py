@@ -154,6 +154,7 @@ class Answering(nn.Module):
 
     def __init__(self, answer: Tensor) -> None:
         super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(()))  # by which people ask where a model is
         self.answer = answer
         self.asked: list[tuple[object, ...]] = []
 

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 MANY_RESULTS = 4  # of one shape
+_WORDS = (str, bool, torch.device, torch.dtype)
 
 # How a step is handed over: one number for all items or one for each, of one type or another.
 T_FORMS: Mapping[str, Callable[[Tensor], object]] = {
     "t: int64 (B,)": lambda t: t,
     "t: int": lambda t: t[0].item(),
     "t: int64 ()": lambda t: t[0],
+    "t: int64 (1,)": lambda t: t[:1],
     "t: int64 (B, 1)": lambda t: t[:, None],
     "t: float (B,)": lambda t: t.float(),
 }
@@ -64,7 +66,9 @@ class Stranger:
                 f"{self.name} does not say which arguments it takes; wrap it: lambda x_0, t: ..."
             ) from None
         places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        return [p for p in found if p.kind in places and p.name not in self.given]
+        left = [p for p in found if p.kind in places and p.name not in self.given]
+        # What is a word, a switch or a device of itself is no place for a tensor.
+        return list(itertools.takewhile(lambda p: not isinstance(p.default, _WORDS), left))
 
     def __call__(self, *values: object, keep_graph: bool = False) -> list[Tensor]:
         """The tensors that it returns, whatever it packs them in."""
@@ -127,11 +131,17 @@ class Way:
 
 
 def _formed(name: str, value: Any, form: str) -> object:
+    if name == "index":  # beside t, which is one for each item
+        return value[0].item()
     return T_FORMS[form](value) if name in ("t", "s") else value
 
 
 def ways(
-    stranger: Stranger, tried: Mapping[str, Any], needed: Sequence[str], shape: Sequence[int]
+    stranger: Stranger,
+    tried: Mapping[str, Any],
+    needed: Sequence[str],
+    shape: Sequence[int],
+    any_type: bool = False,
 ) -> Iterator[Way]:
     """All ways that work: no error, and a finite result of the right shape.
 
@@ -140,6 +150,7 @@ def ways(
         tried: a value for everything that it might take.
         needed: what it must take.
         shape: of the result.
+        any_type: whether whole numbers will do, as of pictures.
 
     Raises:
         CannotCheck: no way works; says what came nearest.
@@ -167,7 +178,8 @@ def ways(
                 fitting = [
                     i
                     for i, result in enumerate(results)
-                    if tuple(result.shape) == tuple(shape) and result.is_floating_point()
+                    if tuple(result.shape) == tuple(shape)
+                    and (any_type or result.is_floating_point())
                 ]
                 if len(fitting) > MANY_RESULTS:  # all that was passed on the way: the last is meant
                     fitting = [fitting[-1] - len(results)]

@@ -293,7 +293,10 @@ def _discrete(times: Float64[Tensor, " n"], T: int, ends: str) -> _Said:
             name, kind = "the first step is never drawn", "never the first"
         else:
             name, kind = f"{len(never)} of {T} steps are never drawn", "some never"
-        remedy = f"torch.randint(0, {T}, (n,)): its upper end is not drawn"
+        if kind == "never the first":
+            why = f"right if sampling too leaves out the first of the {T} steps, t = {base}"
+            return _Said("fragile", words, why=why)
+        remedy = f"draw torch.randint(0, {T}, (n,)), whose upper end is not drawn, for t from 0"
         return _Said("bug", words, kind, name, remedy)
     expected = len(counted) / T
     tail = special.bdtr(mine.double().numpy(), len(counted), 1 / T)
