@@ -133,7 +133,7 @@ def asked(objective: Objective) -> Callable[..., Tensor]:
         (objectives.v(), "snr+1"),
         (objectives.min_snr(), "min_snr"),
     ],
-    ids=str,
+    ids=["simple", "x_0", "v", "min_snr"],
 )
 def test_objectives(objective: Objective, claims: str) -> None:
     report = check.loss(asked(objective), TABLE.beta[1:], "x_0", claims=claims, gamma=5.0)

@@ -9,7 +9,9 @@ the function is to be handed, by name. None raises for what the function does: t
 report. All raise `ValueError` for betas or a prediction that mean nothing.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,8 +35,9 @@ from alphabar.check.scales import PREDICTIONS
 from alphabar.check.schedule import check_schedule
 from alphabar.check.scheduler import Facts as Held
 from alphabar.check.scheduler import check_scheduler
+from alphabar.check.stranger import CannotCheck
 from alphabar.check.time_sampling import check_time_sampling
-from alphabar.check.weighting import check_weighting
+from alphabar.check.weighting import CLAIMS, check_weighting
 
 __all__ = [
     "CheckFailed",
@@ -62,6 +65,22 @@ __all__ = [
 _PREDICTIONS = ("eps", "x_0", "v")
 
 
+def _whole(check: Callable[..., Report]) -> Callable[..., Report]:
+    """Whatever the person's function does in the middle of a check, there is a report."""
+
+    @functools.wraps(check)
+    def guarded(function: Any, *args: Any, **kwargs: Any) -> Report:
+        try:
+            return check(function, *args, **kwargs)
+        except (CannotCheck, LookupError, StopIteration, RuntimeError, AssertionError) as error:
+            name = getattr(function, "__qualname__", type(function).__name__)
+            why = f"{name} worked at first and then did not: {type(error).__name__}: {error}"
+            return Report((Finding(name, check.__name__, "unchecked", "", "", "", why=why),))
+
+    return guarded
+
+
+@_whole
 def marginal(
     function: Callable[..., object],
     betas: object = None,
@@ -86,6 +105,7 @@ def marginal(
     return Report((check_marginal(function, process, scale, gives, dtype, given or {}),))
 
 
+@_whole
 def transition(
     function: Callable[..., object], betas: object, given: Mapping[str, object] | None = None
 ) -> Report:
@@ -93,6 +113,7 @@ def transition(
     return Report((check_linear(TRANSITION, function, _process(betas), given or {}),))
 
 
+@_whole
 def posterior(
     function: Callable[..., object],
     betas: object,
@@ -108,14 +129,17 @@ def posterior(
         betas: β_1 … β_T.
         predicts: what a model says: eps, x_0 or v.
         variance: fixed, or learned_range (Nichol & Dhariwal 2021, eq. (15)).
-        claims: the schedule's name, for the record.
+        claims: the schedule's name, see `schedule`.
         given: other arguments, by name.
     """
     _choose("variance", variance, VARIANCES)
     found = check_posterior(function, _process(betas), _predicts(predicts), variance, given or {})
-    return Report((found,))
+    if claims is None:
+        return Report((found,))
+    return Report((found, check_schedule(betas, claims, "betas")))
 
 
+@_whole
 def step(
     function: Callable[..., object],
     betas: object = None,
@@ -146,6 +170,7 @@ def step(
     return Report((found,))
 
 
+@_whole
 def sampler(
     function: Callable[..., object],
     betas: object = None,
@@ -157,18 +182,31 @@ def sampler(
     sigmas: object = None,
     given: Mapping[str, object] | None = None,
 ) -> Report:
-    """Whether a whole sampling loop does at every step what it should."""
+    """Whether a whole sampling loop does at every step what it should.
+
+    Args:
+        function: of a model, and of a shape, x_T or a number of items; of levels σ, if it takes
+            them; or of a model, data and the step to which they are noised first.
+        betas: β_1 … β_T; none where levels are named by σ or by a flow's time.
+        predicts: eps, x_0, v, score or flow.
+        scale: ve or flow, where there are no betas; vp where σ is given.
+        steps: how many steps were asked for.
+        clip: where x̂_0 is meant to be clipped.
+        sigma: σ(t), of a flow in time that the loop integrates at a scale of its own.
+        sigmas: the levels that it is meant to visit, from the noisiest to 0.
+        given: other arguments, by name.
+    """
     role = step_role(_predicts(predicts, PREDICTIONS))
     process = None if betas is None else _process(betas)
-    scales = scales_of(process, scale or "vp")
-    stated = None if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float64)
-    loop = Loop(function, scales, predicts, given or {}, sigmas=stated)
+    scales = scales_of(process, _choose("scale", scale or "vp", SCALES))
+    loop = Loop(function, scales, predicts, given or {}, sigmas=_sigmas(sigmas), steps=steps)
     found = check_loop(role, loop, judge_drift if sigma is not None else None)
     if sigma is None and found.verdict in ("right", "equivalent"):
         found = clipped_loop(found, loop, clip)
-    return Report((found,))
+    return Report((replace(found, role="sampler"),))
 
 
+@_whole
 def scheduler(
     object_: object,
     betas: object = None,
@@ -220,6 +258,7 @@ def schedule(
     return Report((found,))
 
 
+@_whole
 def weighting(
     function: object,
     betas: object,
@@ -241,6 +280,7 @@ def weighting(
     return Report((check_weighting(function, betas, predicts, claims, gamma, given),))
 
 
+@_whole
 def time_sampling(
     function: Callable[..., object],
     betas: object = None,
@@ -260,6 +300,7 @@ def time_sampling(
     return Report((check_time_sampling(function, T, law, given),))
 
 
+@_whole
 def guidance(
     function: Callable[..., object],
     betas: object = None,
@@ -279,6 +320,7 @@ def guidance(
     return Report((check_guidance(function, beta, predicts, given),))
 
 
+@_whole
 def ema(
     make: Callable[..., Any], decay: float, given: Mapping[str, object] | None = None
 ) -> Report:
@@ -292,6 +334,7 @@ def ema(
     return Report((check_ema(make, decay, given),))
 
 
+@_whole
 def embedding(
     function: Callable[..., object], T: int = 1000, given: Mapping[str, object] | None = None
 ) -> Report:
@@ -305,6 +348,7 @@ def embedding(
     return Report((check_embedding(function, T, given),))
 
 
+@_whole
 def langevin(
     function: Callable[..., object],
     betas: object = None,
@@ -323,6 +367,7 @@ def langevin(
     return Report((check_langevin(function, beta, scale or "vp", given),))
 
 
+@_whole
 def likelihood(
     function: Callable[..., object],
     betas: object,
@@ -340,6 +385,7 @@ def likelihood(
     return Report((check_likelihood(function, _process(betas).beta, predicts, given),))
 
 
+@_whole
 def loss(
     function: Callable[..., object],
     betas: object = None,
@@ -365,8 +411,22 @@ def loss(
     _predicts(predicts, tuple(TARGETS))
     _choose("scale", scale, SCALES)
     process = None if betas is None else _process(betas)
+    if claims is not None:
+        _choose("claims", claims, CLAIMS)
     facts = Facts(predicts, process, scale, data_range, claims, gamma)
     return Report(check_loss(facts, function, given or {}))
+
+
+def _sigmas(sigmas: object) -> torch.Tensor | None:
+    if sigmas is None:
+        return None
+    try:
+        found = torch.as_tensor(sigmas, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"sigmas is a {type(sigmas).__name__}: give the levels, 0 last") from None
+    if found.ndim != 1 or len(found) < 2:
+        raise ValueError(f"sigmas has shape {tuple(found.shape)}: give two levels or more, 0 last")
+    return found
 
 
 def _process(betas: object) -> Process:

@@ -91,8 +91,26 @@ class Recorder(TorchFunctionMode):
             )
             result.copy_(few)
         if law and isinstance(result, Tensor):
-            self.draws.append((law, result.detach().clone()))
+            standard = _made_standard(name, result.detach().clone(), args, kwargs or {})
+            if standard is not None:
+                self.draws.append((law, standard))
         return result
+
+
+def _made_standard(
+    name: str, result: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Tensor | None:
+    """What would have been drawn of mean 0 and size 1, or of [0, 1]; None where nobody can say."""
+    if name not in ("normal", "normal_", "uniform_"):
+        return result
+    given = args[1:] if name.endswith("_") else args
+    first, second = ("from", "to") if name == "uniform_" else ("mean", "std")
+    low = given[0] if given else kwargs.get(first, 0.0)
+    high = given[1] if len(given) > 1 else kwargs.get(second, 1.0)
+    size = high - low if name == "uniform_" else high
+    if not bool((torch.as_tensor(size) != 0).all()):
+        return None
+    return (result - low) / size
 
 
 def _standard(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -171,6 +189,8 @@ def fit(
     """
     if not result.isfinite().all():
         raise NotFinite("the result is not finite")
+    if result.is_floating_point():
+        rounding = max(rounding, 4 * torch.finfo(result.dtype).eps)
     result = result.detach().double().cpu().flatten(1)
     names = list(inputs)
     columns = [inputs[name].double().reshape(-1) for name in names]

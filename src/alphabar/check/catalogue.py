@@ -330,10 +330,39 @@ BUGS = (
 _BY_KEY = {key: bug for bug in BUGS for key in bug.keys}
 
 
+# What is wrong beside the catalogue: its name, and what to write.
+_DRAW = "draw torch.randn_like(x) in every call, for every item and number"
+_OTHERS = {
+    "shared noise": ("items or numbers share their noise", _DRAW),
+    "same noise": ("the same noise in each call", "set no seed inside the function"),
+    "old noise": ("noise is used twice", _DRAW),
+    "noise of another law": ("the noise is not normal", _DRAW),
+    "noise at the end": ("noise is added at the last step", "leave it out where s is clean data"),
+    "constant": ("a constant is added", "leave it out: no law here has one"),
+    "mixed t": (
+        "items of one batch do not each get their own t",
+        "index the table by t, one for each item: betas[t][:, None]",
+    ),
+    "no sum": ("the result is no sum of what is handed over", "look for a product or a quotient"),
+    "never finite": ("NaN or infinity", "look for a division by 0, or the root of a negative"),
+    "not finite": ("NaN or infinity", "look for a division by 0, or the root of a negative"),
+    "start with other noise": ("x_T has another size", "start from torch.randn(shape)"),
+    "first order": (
+        "earlier answers are weighted so that nothing is gained",
+        "look at the weights of the answers before",
+    ),
+    "never clipped": ("x̂_0 is not clipped", "clip x̂_0 before the step uses it"),
+    "levels not stated": ("other levels are visited", "hand over the levels that you state"),
+    "another number of steps": ("other steps are visited", "look at how the steps are spaced"),
+    "flow backwards": ("the target points backwards", "ask for dx/dt of the x_t that is shown"),
+}
+
+
 def named(role: str, kind: str, explains: str, name: str = "", remedy: str = "") -> Diagnosis:
     """What is wrong in a function, under the number of the catalogue where it has one."""
     bug = _BY_KEY.get((role, kind))
     if bug is not None:
         return Diagnosis(bug.id, bug.name, explains, bug.remedy)
+    usual, mend = _OTHERS.get(kind, (kind, "make it what the law says"))
     id_ = f"{role}/{kind}".replace(" ", "-")
-    return Diagnosis(id_, name or kind, explains, remedy or "make it what the law says")
+    return Diagnosis(id_, name or usual, explains, remedy or mend)

@@ -41,7 +41,7 @@ _RELATIVES = {
     "signal": ("spread",),
     "spread": ("signal",),
 }
-SHIFTS = {0: "t", -1: "t−1", 1: "t+1", -2: "t−2", 2: "t+2"}
+SHIFTS = {0: "t", -1: "{t−1}", 1: "{t+1}", -2: "{t−2}", 2: "{t+2}"}
 
 
 class Base(NamedTuple):

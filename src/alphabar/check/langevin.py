@@ -43,7 +43,7 @@ class _NeverFinite(Exception):
     """It can be called, and never gives a number."""
 
 
-class _Enough(Exception):
+class _Enough(CannotCheck):
     """A loop has made as many moves as are looked at."""
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alphabar.check.affine import ROUNDING, Affine, Law, NotFinite, Value, measure
+from alphabar.check.affine import ROUNDING, Affine, Law, NotFinite, Recorder, Value, measure
 from alphabar.check.catalogue import named
 from alphabar.check.chance import FALSE_ALARM, FAR, power
 from alphabar.check.composed import Composed, Place, composed
@@ -28,6 +28,7 @@ from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded, ways
 
 # Items that are enough where noise is handed over or recorded; numbers, where it is estimated.
 FEW, MANY = 512, 60_000
+MIXED = 2000  # items of one batch, each at a t of its own
 # Shapes of an item: numbers, a picture. A function may be written for one of them alone.
 SHAPES = ((3,), (2, 4, 4))
 # Of data: many clip what they take for data at ±1, and that is looked at by itself.
@@ -95,6 +96,7 @@ class Evidence(NamedTuple):
     noisy: bool = False  # whether coefficients are estimates, as noise could not be recorded
     numbers: int = 0  # that were measured at each step
     weak: str = ""  # where it is wrong, and need not be called
+    place: str = "t"  # what a step's number is: t, or which move of many
 
     @property
     def is_right(self) -> bool:
@@ -238,10 +240,51 @@ def _of_order(
         evidence = _outcome(role, stranger, way, process, shape, base)
         if best is None or evidence.cost < best.cost:
             best = evidence
-        if best.explained is not None:
+        if best.is_right:
             break
     assert best is not None
-    return best
+    mixed = _mixed(role, stranger, best, process)
+    return best if mixed is None else best._replace(others=(*best.others, mixed))
+
+
+def _mixed(
+    role: Role, stranger: Stranger, best: Evidence, process: Process
+) -> tuple[str, str] | None:
+    """Whether items of one batch, each at a t of its own, all get theirs: every t is tried so."""
+    way, explained = best.way, best.explained
+    if way is None or explained is None or not best.is_right:
+        return None
+    if best.noisy or best.ignored or role.is_low:
+        return None
+    chain = explained.convention.is_chain
+    if role.predicts or chain or not process.has_table or way.t_form != "t: int64 (B,)":
+        return None
+    order = torch.randperm(process.T, generator=torch.Generator().manual_seed(0))[:MIXED]
+    n, t = len(order), order + 1
+    supply = role.supply(process, 1, n, best.shape, torch.Generator().manual_seed(1))
+    values = {**supply.slots, "t": order + best.base}
+    with seeded(3), Recorder() as recorder:
+        result = way.call(stranger, values).double()
+    terms = dict(supply.terms)
+    drawn = [d for _, d in recorder.draws if d.shape == result.shape]
+    if role.noise is not None and role.noise in way.order:
+        terms[NOISE] = values[role.noise]
+    elif drawn:
+        terms[NOISE] = drawn[-1]
+    total = torch.zeros_like(result)
+    for name, formula in explained.convention.formulas.items():
+        if not formula.factor:
+            continue
+        if name not in terms:
+            return None
+        a = formula.at(process, t).reshape(-1, *(1,) * (result.ndim - 1))
+        total = total + a * terms[name].double()
+    far = (result - total).abs().flatten(1).amax(1)
+    off = far > 5e-3 * total.abs().flatten(1).amax(1) + 5e-3
+    if not off.any():
+        return None
+    words = f"of {n} items with t of their own {int(off.sum())} are not as the law says, one with "
+    return "mixed t", words + f"t = {int(t[off.to(torch.uint8).argmax()])}"
 
 
 def ways_of(role: Role, stranger: Stranger, process: Process, shape: tuple[int, ...]) -> list[Way]:
@@ -511,7 +554,8 @@ def weigh(
     apart = min(_apart(series, c, index + 1 - base, process) for c in role.conventions)
     noisy, numbers = not all(one.exact for one in all_), max(one.count for one in all_)
     evidence = Evidence(called, takes, index, series, best, base, ignored, tuple(others), apart)
-    return evidence._replace(noisy=noisy, numbers=numbers)
+    place = "t" if process.has_table else "move" if role.lands else "level"
+    return evidence._replace(noisy=noisy, numbers=numbers, place=place)
 
 
 def _kept(
@@ -692,7 +736,7 @@ def _numbers(best: Evidence) -> str:
         return f"in {int(best.steps[-1] + 1 - best.base)} steps and less"
     i = int(len(best.steps) // 2)
     parts = ", ".join(f"{name} × {series.values[i]:.6g}" for name, series in best.series.items())
-    return f"at t = {best.steps[i] + 1 - best.base}: {parts}"
+    return f"at {_place(best, i)}: {parts}"
 
 
 def _expected(role: Role, best: Evidence, process: Process) -> str:
@@ -706,7 +750,12 @@ def _expected(role: Role, best: Evidence, process: Process) -> str:
     numbers = ", ".join(
         f"{name} × {f.at(process, t).item():.6g}" for name, f in usual.formulas.items()
     )
-    return f"{role.result} = {_sum(usual.formulas)}; at t = {int(t)}: {numbers}"
+    return f"{role.result} = {_sum(usual.formulas)}; at {_place(best, i)}: {numbers}"
+
+
+def _place(best: Evidence, i: int) -> str:
+    number = int(best.steps[i]) + 1 - best.base
+    return f"t = {number}" if best.place == "t" else f"{best.place} {number}"
 
 
 def _sum(formulas: Mapping[str, Formula]) -> str:
@@ -715,7 +764,6 @@ def _sum(formulas: Mapping[str, Formula]) -> str:
 
 
 def _convention(best: Evidence) -> str:
-    first = f"t counts from {best.base}"
-    if best.explained is not None:
-        return f"{best.explained.convention.name}; {first}; {best.called}"
-    return f"{first}; {best.called}"
+    first = f"t counts from {best.base}" if best.place == "t" else ""
+    name = "" if best.explained is None else best.explained.convention.name
+    return "; ".join(filter(None, (name, first, best.called)))

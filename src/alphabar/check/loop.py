@@ -14,6 +14,7 @@ question, x' must be α_s·x_0 + q·ε + d·z, q² + d² = σ_s², for the next 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -152,6 +153,7 @@ class Loop(NamedTuple):
     given: Mapping[str, object] = MappingProxyType({})
     place: float | None = None  # that the model gives in a range of variances
     sigmas: Tensor | None = None
+    steps: int | None = None  # as stated
 
     def with_(self, scale: Scale, predicts: str, shape: tuple[int, ...], size: float) -> Knowing:
         """A model for it."""
@@ -177,6 +179,8 @@ def _looped(
 ) -> tuple[Evidence, Process]:
     """The evidence of a loop, with items of this shape."""
     first, tried = _way(stranger, loop, shape)
+    if not tried["model"].asked:
+        raise CannotCheck(f"{stranger.name} never asks the model: it must call it as model(x, t)")
     loop = loop._replace(scales=_fitting(loop.scales, [q.label for q in tried["model"].asked]))
     best: tuple[Evidence, Process] | None = None
     # Of several results, such as all that was passed on the way, the last is most often meant.
@@ -190,6 +194,10 @@ def _looped(
             break
     assert best is not None
     evidence, moves = best
+    if "x_T" not in first.order and _starts_alike(stranger, first, tried, loop):
+        more = ("same noise", "each call starts from the same noise: a seed is set inside")
+        evidence = evidence._replace(others=(*evidence.others, more))
+        best = evidence, moves
     strange = _unstated(loop, [q.label for q in tried["model"].asked])
     if strange:
         evidence = evidence._replace(others=(strange, *evidence.others))
@@ -200,8 +208,34 @@ def _looped(
     return best
 
 
+def _starts_alike(stranger: Stranger, way: Way, tried: Mapping[str, Any], loop: Loop) -> bool:
+    """Whether another seed makes no difference to what the model is shown first."""
+    shown = []
+    for seed in (11, 12):
+        model = _Once(tried["model"].shape, loop.scales[0], loop.predicts, loop.place)
+        with seeded(seed), torch.no_grad(), suppress(CannotCheck):
+            way.call(stranger, {**tried, "model": model})
+        shown.append(model.asked[0].x if model.asked else None)
+    one, other = shown
+    return one is not None and other is not None and torch.equal(one, other)
+
+
+class _Once(Knowing):
+    """A model that answers no second question."""
+
+    def forward(self, *values: Any, **named: Any) -> Tensor:
+        """An answer, or the end of it."""
+        if self.asked:
+            raise CannotCheck("enough")
+        return super().forward(*values, **named)
+
+
 def _unstated(loop: Loop, labels: Sequence[float]) -> tuple[str, str] | None:
     """Whether a loop visits levels that are not those that were stated."""
+    visited = len({*labels})
+    if loop.steps is not None and visited not in (loop.steps, loop.steps + 1):
+        words = f"it visits {visited} levels, where {loop.steps} steps were stated"
+        return "another number of steps", words
     if loop.sigmas is None or loop.scales[0].table is not None:
         return None
     others = [
@@ -225,6 +259,8 @@ def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor
     way, tried = _way(stranger, loop, shape)
     way = replace(way, picked=way.others[-1])
     labels = [q.label for q in tried["model"].asked]
+    if not labels:
+        raise CannotCheck(f"{stranger.name} never asks the model")
     found = []
     for scale in _fitting(loop.scales, labels):
         if scale.log_snr(labels[0]) > scale.log_snr(labels[-1]):
@@ -570,7 +606,10 @@ def _weighed(
     told = audit.log_snr[: len(t)]
     at = audit.at if list(t) == told else _reread(audit, t)
     at = {k: one for k, one in at.items() if not math.isnan(t[k - 1])}
-    return weigh(role, at, moves, 1, str(way), way.order), moves
+    called = str(way)
+    if audit.scale.table is not None:
+        called = f"t counts from {audit.scale.base}; t−1 is the next level visited; {called}"
+    return weigh(role, at, moves, 1, called, way.order), moves
 
 
 def _beside(
@@ -622,6 +661,14 @@ def _start(audit: Audit, handed: Mapping[str, Tensor]) -> list[tuple[str, str]]:
         near = int((abar.sqrt() - kept).abs().argmin())
         words = f"x_0 is noised to t = {near}, and the model is told t = {t:g} first"
         return [("start at another level", words)]
+    if not handed:
+        right = min((1.0, sigma), key=lambda size: abs(noise - size))
+        if audit.start.law == "uniform":
+            return [("uniform noise", "x_T is uniform, and must be normal")]
+        if abs(noise - right) > 0.01 * right + 10 * audit.start.noise.error:
+            return [("start with other noise", f"x_T has noise of size {noise:.4g}, not 1")]
+        if audit.start.shares:
+            return [("shared noise", f"{audit.start.shares} start from the same noise")]
     if not handed and t < process.T and audit.labels[0] == max(audit.labels):
         words = f"the model is told t = {t:g} first, and x_T ~ N(0, I) belongs to {process.T}"
         return [("late start", words)]

@@ -40,6 +40,7 @@ from alphabar.check.time_sampling import check_time_sampling
 from alphabar.check.weighting import check_weighting
 
 ITEMS, SHAPES, LABELS = 2048, ((3,), (1, 2, 2)), 8
+LEAST = 200  # numbers at one level, to estimate anything from
 _ROUNDING = 1e-3  # of a target, which is a quotient of differences
 UPWARDS = "asks for flow, t = 1 data"
 F = Formula.of
@@ -309,6 +310,8 @@ def _explained(
     }
     first = weigh(asks, of, process, base, str(way), way.order)
     second = weigh(noised, x_t, process, base, str(way), way.order)
+    if any(one.noisy and one.numbers < LEAST for one in (first, second)):
+        return None  # an estimate from so few says nothing
     if second.explained is not None and second.explained.convention.wrong:
         kept = tuple(pair for pair in second.others if pair[0] != "constant")
         second = second._replace(others=kept)  # of the range
@@ -507,6 +510,11 @@ def _seen(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> Seen:
         loss = way.call(stranger, values, keep_graph=True)
     if len(model.asked) != 1:
         raise CannotCheck(f"the loss asks the model {len(model.asked)} times; it must ask once")
+    if not loss.requires_grad:
+        raise CannotCheck(
+            "the loss has no gradient in the model's answer: return the tensor itself, not "
+            "loss.item(), and do not detach the answer"
+        )
     (gradient,) = torch.autograd.grad(loss.sum(), model.answer)
     x_t, label = question(model.asked[0], values["x_0"].shape)
     return Seen(x_t.detach(), label.detach(), gradient, recorder.draws)

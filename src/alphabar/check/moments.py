@@ -36,6 +36,7 @@ from alphabar.check.report import Diagnosis, Finding
 from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded
 
 _ITEMS = 4
+_OTHER = "(β)"  # right too, and not the variance of Bayes' rule
 
 
 class Spread(NamedTuple):
@@ -136,6 +137,8 @@ def _with(found: Finding, wrong: list[Diagnosis], said: str, begin: float) -> Fi
     ids = {d.id for d in found.diagnoses}
     diagnoses = (*found.diagnoses, *(d for d in wrong if d.id not in ids))
     verdict = "bug" if wrong else found.verdict
+    if verdict == "right" and _OTHER in said:
+        verdict = "equivalent"
     return replace(
         found, verdict=verdict, diagnoses=diagnoses, convention=convention, seconds=seconds
     )
@@ -219,7 +222,7 @@ def _levels(process: Process) -> Iterator[tuple[str, str, Process]]:
 
 
 def _conventions(spread: Spread, power: float) -> Iterator[Convention]:
-    for formula, name in ((spread.variance, ""), (spread.other, "(β)")):
+    for formula, name in ((spread.variance, ""), (spread.other, _OTHER)):
         if formula is not None:
             law = Formula.made(1.0, {b: power * p for b, p in formula.powers})
             yield Convention(name, {"σ²": law}, not name)

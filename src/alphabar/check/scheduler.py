@@ -52,7 +52,7 @@ def check_scheduler(
         return (Finding(name, "scheduler", "unchecked", "", "", "", why=why),)
     found = [*_tables(scheduler, facts), *_marginals(scheduler, facts, given)]
     found = [replace(one, name=f"{name}.{one.name}") for one in found]
-    loop = replace(_loops(scheduler, facts, given), name=name)
+    loop = replace(_loops(scheduler, facts, given), name=name, role="scheduler")
     bugs = [one for one in found if one.verdict == "bug"]
     return (*bugs, loop, *(one for one in found if one not in bugs))
 

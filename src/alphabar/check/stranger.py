@@ -60,11 +60,16 @@ class Stranger:
             CannotCheck: a callable that does not say what it takes.
         """
         try:
-            found = inspect.signature(self.function).parameters.values()
+            found = list(inspect.signature(self.function).parameters.values())
         except (TypeError, ValueError):
             raise CannotCheck(
                 f"{self.name} does not say which arguments it takes; wrap it: lambda x_0, t: ..."
             ) from None
+        if any(p.kind == p.VAR_POSITIONAL for p in found):
+            raise CannotCheck(f"{self.name} takes *args: say which, as in lambda x_0, t: f(x_0, t)")
+        for p in found:
+            if p.kind == p.KEYWORD_ONLY and p.default is p.empty and p.name not in self.given:
+                raise CannotCheck(f"{self.name} needs {p.name}: give it, given={{{p.name!r}: ...}}")
         places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         left = [p for p in found if p.kind in places and p.name not in self.given]
         # What is a word, a switch or a device of itself is no place for a tensor.
@@ -73,7 +78,14 @@ class Stranger:
     def __call__(self, *values: object, keep_graph: bool = False) -> list[Tensor]:
         """The tensors that it returns, whatever it packs them in."""
         handed = [v.clone() if isinstance(v, Tensor) else v for v in values]
-        result = self.function(*handed, **self.given)
+        try:
+            result = self.function(*handed, **self.given)
+        except CannotCheck:
+            raise
+        except SystemExit:
+            raise CannotCheck("it ends Python (sys.exit)") from None
+        except Exception as error:
+            raise CannotCheck(f"{type(error).__name__}: {error}") from error
         self.modified |= any(
             isinstance(v, Tensor) and not torch.equal(v, h)  # type: ignore[arg-type]
             for v, h in zip(values, handed, strict=True)
@@ -123,7 +135,12 @@ class Way:
         self, stranger: Stranger, values: Mapping[str, Any], keep_graph: bool = False
     ) -> Tensor:
         """What comes back; with its graph, for a gradient in what a model has answered."""
-        return stranger(*self.handed(values), keep_graph=keep_graph)[self.picked]
+        results = stranger(*self.handed(values), keep_graph=keep_graph)
+        if not -len(results) <= self.picked < len(results):
+            raise CannotCheck(
+                f"{stranger.name} gave {len(results)} results where it gave more before"
+            )
+        return results[self.picked]
 
     def handed(self, values: Mapping[str, Any]) -> list[object]:
         """The arguments, in their order."""
@@ -157,6 +174,10 @@ def ways(
     """
     parameters = stranger.parameters()
     least = sum(p.default is inspect.Parameter.empty for p in parameters)
+    if len(parameters) < len(needed):
+        raise CannotCheck(
+            f"{stranger.name} takes {len(parameters)} arguments, and {', '.join(needed)} are needed"
+        )
     if least > len(tried):
         names = ", ".join(p.name for p in parameters[len(tried) : least])
         raise CannotCheck(
@@ -172,8 +193,8 @@ def ways(
                 handed = [_formed(name, tried[name], form) for name in order]
                 try:
                     results = stranger(*handed)
-                except Exception as error:
-                    said = said or f"{type(error).__name__}: {error}"
+                except CannotCheck as error:
+                    said = said or str(error)
                     continue
                 fitting = [
                     i
