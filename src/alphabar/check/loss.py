@@ -355,6 +355,9 @@ def _weights(
     t = tried["t"] + (base if facts.process is not None else 0)
     some = torch.where(torch.arange(ITEMS) < ITEMS // 2, t, t[0])
     weights, again = (_curved(stranger, way, {**tried, "t": told}) for told in (t, some))
+    if not (weights > 0).any() and (weights < 0).any():
+        said = named("loss", "negative", "the loss is greatest at its target", "a minus too many")
+        return (Finding(stranger.name, "loss", "bug", "w ≥ 0", "w < 0", "w ≥ 0", (said,)),)
     half = slice(0, ITEMS // 2)
     if not torch.allclose(again[half], weights[half], rtol=1e-2, atol=0):
         words = "an item's weight changes with the t of the other items"
@@ -416,7 +419,10 @@ def _by_zero(
     if process is None or z is None:
         return {}
     found = {}
-    usual = _seen_value(stranger, way, {**tried, "model": Asking(5 * z + 5)})
+    far = [_seen_value(stranger, way, {**tried, "model": Asking(s * (5 * z + 5))}) for s in (1, -1)]
+    usual = min(far)
+    if usual <= 0:
+        return {}  # it falls without end
     for base in (0, 1):
         t = (seen.label.long() + 1 - base).clamp(1, process.T)
         for name, target in TARGETS.items():

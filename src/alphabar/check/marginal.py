@@ -21,6 +21,11 @@ _VARIANCE = {
     "ve": Formula.of(noise=1, abar=-1),
     "flow": Formula.of(spread=2),
 }
+_STATED = {
+    "mean_variance": "variance",
+    "mean_std": "standard deviation",
+    "mean_log_variance": "log-variance",
+}
 # Of a process in continuous time: they may be times from 0 to 1, or σ.
 _TIMES = torch.linspace(0.06, 0.94, 9, dtype=torch.float64)
 
@@ -37,7 +42,8 @@ def check_marginal(
     role, levels = marginal_law(process, scale, gives)
     role = role._replace(dtype=dtype)
     if gives not in ("sample", "v") or has_moments(role, Stranger(function, given), levels):
-        return check_moments(role, function, levels, Spread(_VARIANCE[scale]), given)
+        spread = Spread(_VARIANCE[scale], stated=_STATED.get(gives, ""))
+        return check_moments(role, function, levels, spread, given)
     return check_linear(role, function, levels, given)
 
 

@@ -45,6 +45,7 @@ class Spread(NamedTuple):
     variance: Formula
     other: Formula | None = None  # another variance that is right too
     free_end: bool = False  # whether it may be cut off at the last step, where it is 0
+    stated: str = ""  # what the person says that it is: variance, standard deviation, log-variance
 
 
 def has_moments(role: Role, stranger: Stranger, process: Process) -> bool:
@@ -197,6 +198,8 @@ def _explained(
         ("its log-variance", values.exp(), 1.0),
         ("half its log-variance", (2 * values).exp(), 1.0),
     ):
+        if not name.endswith(f" {spread.stated}".rstrip()):
+            continue
         errors = torch.zeros(len(values), dtype=torch.float64)
         if role.lands and ("log" in name or (spread.free_end and values.isfinite().all())):
             errors[process.is_last(index + 1 - base)] = math.inf  # −∞, or cut off
