@@ -57,7 +57,7 @@ def test_all_bugs_and_all_roles_are_here() -> None:
     assert {s.role for s in SPECIMENS} <= set(check.__all__)
 
 
-@pytest.mark.parametrize("specimen", one_of_each(SOUND, 1) + one_of_each(SOUND, 2), ids=name)
+@pytest.mark.parametrize("specimen", one_of_each(SOUND, 1), ids=name)
 def test_right_code_is_not_blamed(specimen: Specimen) -> None:
     report = checked(specimen)
     assert is_sound(report), report
@@ -69,7 +69,7 @@ def test_a_bug_is_called_by_its_name(specimen: Specimen) -> None:
     assert is_named(specimen, report), report
 
 
-@pytest.mark.parametrize("specimen", one_of_each(BUGS, 3)[::4], ids=name)
+@pytest.mark.parametrize("specimen", one_of_each(BUGS, 3)[::8], ids=name)
 def test_names_in_the_code_change_nothing(specimen: Specimen) -> None:
     one, other = checked(specimen), checked(specimen, seed=3)
     assert one.verdict == other.verdict

@@ -32,12 +32,14 @@ def even(n: int) -> Tensor:
 @settings(max_examples=15, deadline=None)
 @given(steps=st.integers(1, 1000), base=st.sampled_from([0, 1]))
 def test_whole_numbers(steps: int, base: int) -> None:
-    assert kinds(lambda n: torch.randint(base, steps + base, (n,)), steps) == ("right", [])
+    fine = kinds(lambda n: torch.randint(base, steps + base, (n,)), steps)
+    # Of two or three values many draws are as good as evenly spread.
+    assert fine in [("right", [])] + [("equivalent", [])] * (steps < 4)
     if steps > 2:
         never = kinds(lambda n: torch.randint(0, steps - 1, (n,)), steps)
         assert never == ("bug", ["time_sampling/never-the-last"])
         first = kinds(lambda n: torch.randint(2, steps + 1, (n,)), steps)
-        assert first == ("bug", ["time_sampling/never-the-first"])
+        assert first == ("fragile", [])  # right if sampling leaves it out too
 
 
 def test_right_draws_in_many_forms() -> None:
