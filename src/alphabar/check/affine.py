@@ -201,12 +201,14 @@ def fit(
             drawn.append((law, shared))
     size = result.square().mean().sqrt().item()
     full = [*columns, *(d.reshape(-1) for _, d in drawn)]
-    found, left = _least_squares(full, result)
+    found, left = least_squares(full, result)
     if left <= rounding * size + 1e-12:
         # Rounding of a result to few digits is as good as random.
         error = left if rounding <= _LOW else 2 * left / math.sqrt(result.numel())
-        return _exact(names, found, drawn, size, error)
-    found, left = _least_squares(columns, result)
+        one = _exact(names, found, drawn, size, error)
+        # Noise that was not recorded, and is as small as that, hides behind it.
+        return one if drawn else replace(one, noise=Value(one.noise.value, max(left, error)))
+    found, left = least_squares(columns, result)
     one = _estimated(names, columns, found, result)
     if rounding > _LOW:  # which is noise too
         own = one.noise
@@ -222,7 +224,7 @@ def _spread(draw: Tensor, result: Tensor) -> Tensor | None:
         return None
 
 
-def _least_squares(columns: list[Tensor], result: Tensor) -> tuple[Float64[Tensor, " k"], float]:
+def least_squares(columns: list[Tensor], result: Tensor) -> tuple[Float64[Tensor, " k"], float]:
     """Coefficients of the columns and of 1, and the root mean square of what is left."""
     matrix = torch.stack([*columns, torch.ones(result.numel(), dtype=torch.float64)], 1)
     # A draw may be a multiple of another: the shortest solution, by singular values.

@@ -343,6 +343,18 @@ _OTHERS = {
         "items of one batch do not each get their own t",
         "index the table by t, one for each item: betas[t][:, None]",
     ),
+    "not optional": (
+        "an argument with a default cannot be left out",
+        "draw it where it is None: noise = torch.randn_like(x_0) if noise is None else noise",
+    ),
+    "other noise": (
+        "the noise that is returned is not the noise that was mixed in",
+        "draw it once: noise = torch.randn_like(x_0), and use and return that",
+    ),
+    "no spread": (
+        "what stands beside the mean is no spread",
+        "return a standard deviation, a variance or its logarithm that grows with t",
+    ),
     "no sum": ("the result is no sum of what is handed over", "look for a product or a quotient"),
     "never finite": ("NaN or infinity", "look for a division by 0, or the root of a negative"),
     "not finite": ("NaN or infinity", "look for a division by 0, or the root of a negative"),

@@ -7,8 +7,9 @@ with coefficients that a law gives for every t. They are measured, and then expl
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,7 +18,16 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alphabar.check.affine import ROUNDING, Affine, Law, NotFinite, Recorder, Value, measure
+from alphabar.check.affine import (
+    ROUNDING,
+    Affine,
+    Law,
+    NotFinite,
+    Recorder,
+    Value,
+    least_squares,
+    measure,
+)
 from alphabar.check.catalogue import named
 from alphabar.check.chance import FALSE_ALARM, FAR, power
 from alphabar.check.composed import Composed, Place, composed
@@ -29,6 +39,12 @@ from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded, ways
 # Items that are enough where noise is handed over or recorded; numbers, where it is estimated.
 FEW, MANY = 512, 60_000
 MIXED = 2000  # items of one batch, each at a t of its own
+EACH = ("t: int64 (B,)", "t: int64 (B, 1)", "t: float (B,)")  # forms with one for each item
+ONE = "t: int64 (1,)"
+ALONG = (
+    "right with one t for all items; one for each is laid along the last axis, which raises, or "
+    "mixes items in silence where that axis has their number"
+)
 # Shapes of an item: numbers, a picture. A function may be written for one of them alone.
 SHAPES = ((3,), (2, 4, 4))
 # Of data: many clip what they take for data at ±1, and that is looked at by itself.
@@ -69,6 +85,7 @@ class Role(NamedTuple):
     predicts: str = ""  # what a model says, where there is one
     scale_is_vp: bool = True
     dtype: torch.dtype = torch.float32  # of what is handed over
+    trains: bool = False  # whether training calls it, with a t for each item
     # The levels, where only what was measured tells them.
     read: Callable[[Mapping[int, Affine], Process], Process] | None = None
 
@@ -212,6 +229,8 @@ def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evid
             for same in by_order.values()
             for base in _bases(role, stranger, same[0], process, shape)
         ]
+        loud = _not_optional(role, stranger, by_order)
+        again = [e._replace(others=(*e.others, *loud)) for e in again]
         # A function for pictures may give something for numbers too, which is not its result.
         if not found or together(again).cost < together(found).cost:
             found = again
@@ -221,6 +240,20 @@ def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evid
         assert refused is not None
         raise refused
     return found
+
+
+def _not_optional(
+    role: Role, stranger: Stranger, orders: Collection[tuple[str, ...]]
+) -> list[tuple[str, str]]:
+    """Noise that has a default, and must be handed over all the same."""
+    if role.noise is None or not all(role.noise in order for order in orders):
+        return []
+    places = {order.index(role.noise) for order in orders}
+    spare = [p for i in places if (p := stranger.parameters()[i]).default is not p.empty]
+    if not spare:
+        return []
+    words = f"without {spare[0].name}, which has a default, it raises or gives nothing of its shape"
+    return [("not optional", words)]
 
 
 def _of_order(
@@ -243,48 +276,126 @@ def _of_order(
         if best.is_right:
             break
     assert best is not None
-    mixed = _mixed(role, stranger, best, process)
-    return best if mixed is None else best._replace(others=(*best.others, mixed))
+    best = _apart_from_others(role, stranger, best, process)
+    return best._replace(others=(*best.others, *_other_noise(role, stranger, best, process)))
+
+
+def _other_noise(
+    role: Role, stranger: Stranger, best: Evidence, process: Process
+) -> list[tuple[str, str]]:
+    """What comes beside the result must be made of the noise that is in it, not of another.
+
+    With x_t = a·x_0 + b·z any sum of x_0 and z is one of x_0 and x_t.
+    """
+    way = best.way
+    if role.noise is None or way is None or not best.is_right or len(way.others) < 2:
+        return []
+    middle = int(best.steps[len(best.steps) // 2])
+    arguments = handed(role, way, process, middle, best.base, FEW, best.shape)
+    known = [v for v in arguments if isinstance(v, Tensor) and v.shape == (FEW, *best.shape)]
+    beside: list[list[tuple[Tensor, float]]] = []
+    for seed in (5, 6):
+        with seeded(seed):
+            results = [v.double() for v in stranger(*arguments)]
+        if len(results) <= max(way.others):
+            return []
+        columns = [v.double().flatten() for v in (*known, results[way.picked])]
+        of = [results[j] for j in way.others]
+        beside.append([(v, least_squares(columns, v)[1]) for v in of])
+    for (first, left), (again, _) in zip(*beside, strict=True):
+        if not torch.equal(first, again) and left > 0.05 * first.square().mean().sqrt():
+            return [("other noise", "it draws twice: one is in the result, and one is returned")]
+    return []
+
+
+def _apart_from_others(
+    role: Role, stranger: Stranger, best: Evidence, process: Process
+) -> Evidence:
+    """What is right for one t for all: whether items with a t of their own get theirs too."""
+    way = best.way
+    if way is None or not best.is_right or "index" in way.order or "t" not in way.order:
+        return best
+    if way.t_form in EACH:
+        mixed = _mixed(role, stranger, best, way, process)
+        return best if not mixed else best._replace(others=(*best.others, ("mixed t", mixed)))
+    # Numbers that are laid along the last axis pass where there are as many items as that is long.
+    along = replace(way, t_form=EACH[0])
+    mixed = _mixed(role, stranger, best, along, process, best.shape[-1])
+    if not mixed:
+        return best
+    if way.t_form == ONE:  # no plain number will do
+        mixed += ": t is laid along the last axis"
+        return best._replace(others=(*best.others, ("mixed t", mixed)))
+    # Training gives each item a t of its own; whole chains go through the steps together.
+    return best._replace(weak=ALONG) if role.trains else best
 
 
 def _mixed(
-    role: Role, stranger: Stranger, best: Evidence, process: Process
-) -> tuple[str, str] | None:
-    """Whether items of one batch, each at a t of its own, all get theirs: every t is tried so."""
-    way, explained = best.way, best.explained
-    if way is None or explained is None or not best.is_right:
-        return None
-    if best.noisy or best.ignored or role.is_low:
-        return None
-    chain = explained.convention.is_chain
-    if role.predicts or chain or not process.has_table or way.t_form != "t: int64 (B,)":
-        return None
-    order = torch.randperm(process.T, generator=torch.Generator().manual_seed(0))[:MIXED]
-    n, t = len(order), order + 1
-    supply = role.supply(process, 1, n, best.shape, torch.Generator().manual_seed(1))
-    values = {**supply.slots, "t": order + best.base}
+    role: Role, stranger: Stranger, best: Evidence, way: Way, process: Process, n: int = MIXED
+) -> str:
+    """How many items of one batch, each at a t of its own, are not as the law says."""
+    assert best.explained is not None
+    law = best.explained.convention
+    if best.noisy or best.ignored or law.is_chain or NOISE not in law.formulas:
+        return ""
+    known = process
+    if role.read is not None:
+        known = role.read(best.at, process)
+    if process.has_table and not role.predicts:
+        t = torch.randperm(process.T, generator=torch.Generator().manual_seed(0)) + 1
+    else:  # what was measured, as it takes a call for each t
+        t = best.steps.flip(0) + 1 - best.base
+    if role.lands:
+        t = t[~known.is_last(t)]
+    t = t[:n]
+    if len(t) < min(n, 2):
+        return ""
+    supply, steps = _of_each(role, process, t, best)
+    slots = {k: _cast(v, role.dtype) for k, v in supply.slots.items()}
     with seeded(3), Recorder() as recorder:
-        result = way.call(stranger, values).double()
-    terms = dict(supply.terms)
+        try:
+            result = way.call(stranger, {**slots, **steps}).double()
+        except CannotCheck:
+            return ""  # loud
     drawn = [d for _, d in recorder.draws if d.shape == result.shape]
     if role.noise is not None and role.noise in way.order:
-        terms[NOISE] = values[role.noise]
-    elif drawn:
-        terms[NOISE] = drawn[-1]
-    total = torch.zeros_like(result)
-    for name, formula in explained.convention.formulas.items():
-        if not formula.factor:
-            continue
-        if name not in terms:
-            return None
-        a = formula.at(process, t).reshape(-1, *(1,) * (result.ndim - 1))
-        total = total + a * terms[name].double()
-    far = (result - total).abs().flatten(1).amax(1)
-    off = far > 5e-3 * total.abs().flatten(1).amax(1) + 5e-3
+        drawn = [supply.slots[role.noise]]
+    elif not law.formulas[NOISE].factor:
+        drawn = [torch.zeros_like(result)]
+    near = 5e-2 if role.is_low else 5e-3
+    off = torch.zeros(len(t), dtype=torch.bool)
+    for k, noise in enumerate(drawn):  # one of them is in the result
+        terms = {**supply.terms, NOISE: noise}
+        parts = [
+            f.at(known, t).reshape(-1, *(1,) * (result.ndim - 1)) * terms[name].double()
+            for name, f in law.formulas.items()
+            if f.factor
+        ]
+        made = torch.stack(parts).sum(0)
+        far = (result - made).abs().flatten(1).amax(1)
+        wrong = ~(far <= near * made.abs().flatten(1).amax(1) + near)
+        off = wrong if k == 0 or wrong.sum() < off.sum() else off
     if not off.any():
-        return None
-    words = f"of {n} items with t of their own {int(off.sum())} are not as the law says, one with "
-    return "mixed t", words + f"t = {int(t[off.to(torch.uint8).argmax()])}"
+        return ""
+    words = f"of {len(t)} items with t of their own {int(off.sum())} are not as the law says"
+    return f"{words}, one with t = {steps['t'][off.to(torch.uint8).argmax()].item():g}"
+
+
+def _of_each(
+    role: Role, process: Process, t: Int64[Tensor, " n"], best: Evidence
+) -> tuple[Supply, Mapping[str, Tensor]]:
+    """What is handed over where each item has a t of its own."""
+    steps = {
+        name: torch.cat([process.labels(i, 1) for i in (t - by + best.base).tolist()])
+        for name, by in (("t", 1), ("s", 2))
+    }
+    if not role.predicts:
+        return _supply(role, process, 1, len(t), best.shape, 1), steps
+    each = [_supply(role, process, i, 1, best.shape, i) for i in t.tolist()]
+    slots = {name: torch.cat([one.slots[name] for one in each]) for name in ("answer", "x_t")}
+    model = type(each[0].slots["model"])(slots["answer"])
+    terms = {name: torch.cat([one.terms[name] for one in each]) for name in each[0].terms}
+    return Supply({**slots, "model": model}, terms), steps
 
 
 def ways_of(role: Role, stranger: Stranger, process: Process, shape: tuple[int, ...]) -> list[Way]:

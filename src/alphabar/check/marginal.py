@@ -27,7 +27,7 @@ _STATED = {
     "mean_log_variance": "log-variance",
 }
 # Of a process in continuous time: they may be times from 0 to 1, or σ.
-_TIMES = torch.linspace(0.06, 0.94, 9, dtype=torch.float64)
+_TIMES = torch.cat([torch.tensor([0.004]), torch.linspace(0.06, 0.94, 9), torch.ones(1)]).double()
 
 
 def check_marginal(

@@ -191,6 +191,9 @@ def _explained(
 ) -> tuple[str, list[Diagnosis]]:
     """What one tensor beside the mean is; its diagnoses, if it is not what it should be."""
     index, base = measured.steps, measured.base
+    law = spread.variance.at(process, index + 1 - base)
+    if role.read is not None and bool((law < 1e-20).all()):  # the mean has told no level
+        return _grown(role, values)
     tried = []
     for name, read, power in (
         ("its variance", values, 1.0),
@@ -215,6 +218,14 @@ def _explained(
     _, name, kind, words, found = min(tried, key=lambda one: one[0])
     wrong = [named(role.name, kind, f"{name}: {words}")] if kind else []
     return f"{name} {found.convention.name}".strip(), wrong + _wrong(role, name, found)
+
+
+def _grown(role: Role, values: Float64[Tensor, " n"]) -> tuple[str, list[Diagnosis]]:
+    """Of data that keep their size nothing says what σ_t is, but that it grows with t."""
+    if bool((values.diff() > 0).all()):
+        return "its spread, which grows with t; nobody has stated it", []
+    words = f"from {values[0]:.4g} at the least t to {values[-1]:.4g} at the greatest"
+    return "something else", [named(role.name, "no spread", words)]
 
 
 def _levels(process: Process) -> Iterator[tuple[str, str, Process]]:

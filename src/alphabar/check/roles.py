@@ -41,6 +41,7 @@ MARGINAL = Role(
             "variance-exploding (x_t/√ᾱ_t)", {"x_0": F(), NOISE: F(noise=0.5, abar=-0.5)}, False
         ),
     ),
+    trains=True,
 )
 VELOCITY = Role(
     "marginal",
@@ -51,6 +52,7 @@ VELOCITY = Role(
     _forward("x_0"),
     (Convention("velocity", {"x_0": F(-1.0, noise=0.5), NOISE: F(abar=0.5)}),),
     signed=True,
+    trains=True,
 )
 
 
@@ -76,27 +78,32 @@ def _by_ratio(at: Mapping[int, Affine], process: Process) -> Process:
 
 def _by_signal(at: Mapping[int, Affine], process: Process) -> Process:
     """The levels by what is kept of x_0 alone."""
-    return _read(
-        at, process, lambda x_0, z: 2 * math.log(x_0) - math.log1p(-(min(x_0, 1 - 1e-9) ** 2))
-    )
+    return _read(at, process, _by_x_0)
 
 
 def _read(
-    at: Mapping[int, Affine], process: Process, log_snr: Callable[[float, float], float]
+    at: Mapping[int, Affine], process: Process, log_snr: Callable[[float, float, bool], float]
 ) -> Process:
     found = torch.full((process.T,), math.nan, dtype=torch.float64)
     for i, one in at.items():
-        # An estimate of what multiplies x_0 is as uncertain as σ is large, where it must be 1.
-        x_0 = one.of["x_0"].value if one.exact or log_snr is not _by_both else 1.0
+        x_0 = one.of["x_0"].value
         z = one.of[NOISE].value if NOISE in one.of else one.noise.value
         if x_0 > 0:
-            found[i - 1] = log_snr(x_0, z)
+            found[i - 1] = log_snr(x_0, z, one.exact)
     assert isinstance(process, Continuum)
     return Continuum.at(process.label, found)
 
 
-def _by_both(x_0: float, z: float) -> float:
-    return -2 * math.log(max(abs(z / x_0), 1e-12))
+def _by_both(x_0: float, z: float, exact: bool) -> float:
+    # An estimate of what multiplies x_0 is as uncertain as σ is large, where it must be 1.
+    return -2 * math.log(max(abs(z / x_0 if exact else z), 1e-12))
+
+
+def _by_x_0(x_0: float, z: float, exact: bool) -> float:
+    # An estimate near 1 says little of 1 − ᾱ, and the noise beside it much.
+    abar = 1 - z**2 if not exact and x_0**2 > 0.5 else x_0**2
+    abar = min(max(abar, 1e-12), 1 - 2e-9)
+    return math.log(abar) - math.log1p(-abar)
 
 
 # Of a process in continuous time, whose schedule nobody has stated: α² + σ² = 1 all the same.
