@@ -4,7 +4,8 @@
 
 A mutant is judged against two laws. Of its behaviour on the probes of the specimens: none changed
 is "same", and one that runs on no probe is "broken". Of `check`: a changed one that is called a bug
-is "caught", one called right, equivalent or fragile has survived.
+is "caught", one called fragile for a reason that right code does not give is "told"; another has
+survived.
 
 What a mutant's author would state (the β_t above all) is read from the mutant itself, as in life.
 So code is no wrong one of its role where only those facts change: that mutant is of the schedule.
@@ -315,14 +316,14 @@ def mutants(specimen: Specimen, seed: int) -> Iterator[Mutant]:
 class Fate(NamedTuple):
     """What a mutant does, and what check said."""
 
-    what: str  # caught, survived, unchecked, broken, same, other facts
+    what: str  # caught, told, survived, unchecked, broken, same, other facts
     verdict: str  # of check, or how it ends
     names: tuple[str, ...] = ()
     words: str = ""
 
 
 SUBJECTS = {key_of(specimen): specimen for specimen in RIGHT}
-JUDGED = ("caught", "survived", "unchecked")
+JUDGED = ("caught", "told", "survived", "unchecked")
 PASSED = ("right", "equivalent", "fragile")
 
 
@@ -403,6 +404,19 @@ def _reference(key: str) -> tuple[list[torch.Tensor], dict[str, Any], list[Any]]
     return numbers_of(key, module), facts(module), _more(SUBJECTS[key].role, module)
 
 
+def _whys(report: Any) -> set[str]:
+    """Why it is fragile."""
+    return {part.why for part in report.functions if part.verdict == "fragile"}
+
+
+@cache
+def _whys_of_right(key: str) -> set[str]:
+    from alphabar import check
+
+    module = load(SUBJECTS[key])
+    return _whys(getattr(check, SUBJECTS[key].role)(reach(module), **facts(module)))
+
+
 def _fate(key: str, text: str) -> Fate:
     from alphabar import check
 
@@ -435,7 +449,8 @@ def _fate(key: str, text: str) -> Fate:
     names = tuple(d.id for part in report.functions for d in part.diagnoses)
     verdict = report.verdict
     if verdict in PASSED:
-        what = "survived"
+        told = verdict == "fragile" and not _whys(report) <= _whys_of_right(key)
+        what = "told" if told else "survived"
     elif verdict == "unchecked":
         what = "unchecked" if runs else "broken"
     else:

@@ -100,6 +100,18 @@ def test_noise_with_a_default_may_be_left_out() -> None:
     assert "without noise" in found.diagnoses[0].explains
 
 
+def test_noise_that_is_not_normal() -> None:
+    def said(noise: Any) -> tuple[str, ...]:
+        found = finding(lambda x_0, t: mixed(x_0, t, noise(torch.rand_like, x_0)))
+        return found.diagnoses[0].id, found.diagnoses[0].explains, *ids(found)[1:]
+
+    known = "A1", "the noise is uniform on [0, 1], of mean 0.5 and variance 0.083"
+    assert said(lambda rand, x: rand(x)) == known
+    assert said(lambda rand, x: 2 * rand(x) - 1) == ("A1", "the noise is uniform around 0")
+    of_twelve = said(lambda rand, x: sum(rand(x) for _ in range(12)) - 6)
+    assert of_twelve[0] == "marginal/noise-of-another-law"
+
+
 def ve(sign: float = 1.0, ratio: float = 5000.0) -> Any:
     def marginal_prob(x_0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         std = along_items(torch.as_tensor(sign * 0.01 * ratio**t), x_0)

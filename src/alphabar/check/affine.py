@@ -244,17 +244,22 @@ def _exact(
     values = {name: Value(found[i].item(), error) for i, name in enumerate(names)}
     weights = found[len(names) : -1].tolist()
     constant = found[-1].item()
-    variance, laws, shares = 0.0, set(), ""
+    variance, shares = 0.0, ""
+    laws: list[Law] = []
+    used: list[float] = []
     # A draw that something else was made of may have a weight that is rounding.
     least = max(10 * error, 1e-3 * max(map(abs, weights), default=0.0))
-    for weight, (law, draw) in zip(weights, drawn, strict=True):
+    for weight, (of_draw, draw) in zip(weights, drawn, strict=True):
         if abs(weight) <= least:
             continue
-        constant += weight * (0.5 if law == "uniform" else 0.0)
-        variance += weight**2 * (1 / 12 if law == "uniform" else 1.0)
-        laws.add(law)
+        constant += weight * (0.5 if of_draw == "uniform" else 0.0)
+        variance += weight**2 * (1 / 12 if of_draw == "uniform" else 1.0)
+        laws.append(of_draw)
+        used.append(weight)
         shares = shares or _shared(draw)
-    law = "none" if not laws else laws.pop() if len(laws) == 1 else "other"
+    law: Law = "none" if not laws else "other" if len({*laws}) > 1 else laws[0]
+    if law == "uniform" and len(laws) > 1 and max(used) - min(used) <= 10 * error:
+        law = "other"  # numbers that were added up; those of a chain have weights of their own
     sign = math.copysign(1.0, sum(weights)) if len(weights) == 1 else 1.0
     noise = Value(sign * math.sqrt(variance), error)
     return Affine(values, Value(constant, error), noise, law, True, shares)

@@ -759,19 +759,26 @@ def _series(values: Sequence[Value]) -> Series:
 def _noise(one: Affine, signed: bool) -> Value:
     """What the noise is multiplied by: of uniform numbers, not their standard deviation."""
     size = one.noise.value if signed else abs(one.noise.value)
-    scale = math.sqrt(12) if one.law == "uniform" else 1.0
+    scale = 1.0
+    if one.law == "uniform":
+        scale = math.sqrt(3 if _is_centred(one) else 12)
     # What is exact is a root of squares of several weights.
     return Value(scale * size, (4 if one.exact else scale) * one.noise.error)
+
+
+def _is_centred(one: Affine) -> bool:
+    """Whether uniform noise is so around 0."""
+    return abs(one.constant.value) <= 0.1 * abs(one.noise.value)
 
 
 def _others(at: Sequence[Affine], own: bool) -> list[tuple[str, str]]:
     """What is wrong beside the coefficients."""
     found = []
     laws: set[Law] = {one.law for one in at if abs(one.noise.value) > 1e-6}
-    if own and "uniform" in laws:
-        found.append(
-            ("uniform noise", "the noise is uniform on [0, 1], of mean 0.5 and variance 0.083")
-        )
+    uniform = next((one for one in at if one.law == "uniform"), None)
+    if own and uniform is not None and "uniform" in laws:
+        law = "around 0" if _is_centred(uniform) else "on [0, 1], of mean 0.5 and variance 0.083"
+        found.append(("uniform noise", f"the noise is uniform {law}"))
     leans = next((one.leans for one in at if one.leans), "")
     if own and "other" in laws and not leans:
         found.append(("noise of another law", "the noise is not normal"))
