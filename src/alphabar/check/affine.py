@@ -227,8 +227,8 @@ def _spread(draw: Tensor, result: Tensor) -> Tensor | None:
 def least_squares(columns: list[Tensor], result: Tensor) -> tuple[Float64[Tensor, " k"], float]:
     """Coefficients of the columns and of 1, and the root mean square of what is left."""
     matrix = torch.stack([*columns, torch.ones(result.numel(), dtype=torch.float64)], 1)
-    # A draw may be a multiple of another: the shortest solution, by singular values.
-    found = torch.linalg.lstsq(matrix, result.reshape(-1, 1), driver="gelsd").solution[:, 0]
+    # A draw may be a multiple of another: the shortest solution.
+    found = torch.linalg.lstsq(matrix, result.reshape(-1, 1), driver="gelsy").solution[:, 0]
     left = (matrix @ found - result.reshape(-1)).square().mean().sqrt().item()
     return found, left
 
