@@ -1,6 +1,7 @@
 """What tests of the command line share: how a command is called, and what it gave."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,5 +37,7 @@ def alphabar(*arguments: str, **options: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What is started in the background ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,  # type: ignore[call-overload]
     )

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from alphabar import claim, compare, data, schedule
 from alphabar.decompose import Decomposition, Inherited, Part
@@ -23,7 +25,8 @@ from alphabar.decompose import Run as RunOf
 from alphabar.denoise import Moments, NetDenoiser
 from alphabar.draw import choose, make_plan, source_of
 from alphabar.evaluate import DEFAULT, METRICS, PAIRED
-from alphabar.figures import Style
+from alphabar.figures import Style, data_cloud
+from alphabar.figures.style import DPI
 from alphabar.locale import LANGS, texts
 from alphabar.markup import fill, inline, math_svg, number_text, prose
 from alphabar.metrics import against_held_out
@@ -33,6 +36,7 @@ from alphabar.report import (
     _levels,
     _page,
     _remembered,
+    _save_png,
     _sections,
     _table,
     _training,
@@ -61,14 +65,23 @@ FLAGS = [
 
 
 def quickened(patch: Callable[[str, object], None]) -> None:
-    """Less of what takes long and is tested where it belongs: fits, floors, sets to compare."""
-    patch("alphabar.fit.ROUNDS", 25)
+    """Less of what takes long and is tested where it belongs: fits, floors, films, pictures."""
+    patch("alphabar.fit.ROUNDS", 10)
     patch("alphabar.study.MANY", 30)
+    patch("alphabar.study.CALLS", (5, 8, 20))
+    for module in ("study", "report"):
+        patch(f"alphabar.{module}.FILM", 6)
+    patch("alphabar.report._save_png", coarse)
     patch("alphabar.decompose.REFERENCE", 20_000)
     patch("alphabar.evaluate.TRUE_SETS", 20)
     paired = tuple(p._replace(most=200, sets=5, true_sets=5) for p in PAIRED)
     patch("alphabar.evaluate.PAIRED", paired)
     patch("alphabar.study.run_claim", made_claim)
+
+
+def coarse(figure: Figure, path: Path) -> None:
+    """A picture that is there, and can be told from others by its size."""
+    figure.savefig(path, dpi=40)
 
 
 def made_claim(settings: claim.Settings, advance: Callable[[], None]) -> claim.Claim:
@@ -331,6 +344,18 @@ def test_every_figure_is_a_file(roll: tuple[Path, dict[str, object]]) -> None:
         assert f"{name}-dark.png" in figures
     assert {"figures/forward.mp4", "figures/reverse.mp4", "figures/exact.mp4"} < set(figures)
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
+def test_pictures_are_sharp_and_have_256_colours(tmp_path: Path) -> None:
+    """1.6 times the resolution of the page, and paper as white as it was drawn."""
+    figure = data_cloud(data.moons(n=50).x)
+    _save_png(figure, tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        width, height = figure.get_size_inches() * 1.6 * DPI
+        assert picture.mode == "P"
+        assert picture.size == pytest.approx((width, height), abs=1)
+        assert len(picture.getcolors() or ()) > 40
+        assert picture.convert("RGB").getpixel((0, 0)) >= (250, 250, 250)
 
 
 def test_the_page_holds_all_that_it_needs(roll: tuple[Path, dict[str, object]]) -> None:
