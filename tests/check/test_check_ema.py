@@ -281,3 +281,9 @@ def test_bad_input() -> None:
     assert "lambda model: EMA" in found.why
     assert verdict(lambda model: 1 / 0).verdict == "unchecked"
     assert check_ema(Plain, 0.9, {"decay": 0.9}).verdict == "right"
+
+
+def test_an_average_that_grows_without_bound_is_told_at_once() -> None:
+    found = check_ema(with_rate(lambda self: (1e30, 1.0)), 0.99)
+    assert [d.id for d in found.diagnoses] == ["ema/not-finite"]
+    assert found.seconds < 5

@@ -201,3 +201,19 @@ def test_bad_input() -> None:
     assert "gave no rows (B, D)" in found.why
     assert check_embedding(lambda t: "text").verdict == "unchecked"
     assert check_embedding(usual, given={"dim": 16}).verdict == "right"
+
+
+@pytest.mark.parametrize(("where", "words"), [(torch.isfinite, "NaN"), (lambda t: t == 0, "t = 0")])
+def test_nan_is_not_called_random(where, words: str) -> None:  # type: ignore[no-untyped-def]
+    def function(t: Tensor) -> Tensor:
+        return torch.where(where(t)[:, None], torch.nan, usual(t))
+
+    found = check_embedding(function)
+    assert [d.id for d in found.diagnoses] == ["embedding/not-finite"]
+    assert words in found.measured
+
+
+def test_a_thousand_columns_take_two_seconds_at_most() -> None:
+    found = check_embedding(lambda t: usual(t, 1000))
+    assert found.verdict == "right", found
+    assert found.seconds < 2

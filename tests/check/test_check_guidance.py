@@ -183,3 +183,16 @@ def test_bad_input() -> None:
     found = check_guidance(lambda model, gradient, x, t, scale: 1 / 0, BETAS)
     assert found.verdict == "unchecked"
     assert "ZeroDivisionError" in found.why
+
+
+def test_a_model_is_asked_in_one_order() -> None:
+    def label_first(model, x, t, y, scale):  # type: ignore[no-untyped-def]
+        u, c = model(x, None, t), model(x, y, t)
+        return u + scale * (c - u)
+
+    def label_once_first(model, x, t, y, scale):  # type: ignore[no-untyped-def]
+        u, c = model(x, t, None), model(x, y, t)
+        return u + scale * (c - u)
+
+    assert ids(label_first) == []
+    assert ids(label_once_first) == ["guidance/asked-in-two-orders"]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from alphabar.check.langevin import check_langevin
 
+LEVELS = [1.0, 0.5, 0.2, 0.1]  # that are handed over
+
 
 def move(keep: float = 1.0, up: float = 1.0, noise: float = math.sqrt(2)):  # type: ignore[no-untyped-def]
     def moved(score, x, t, step=1e-3):  # type: ignore[no-untyped-def]
@@ -183,6 +185,23 @@ def test_other_bugs_are_described(function: object, kind: str) -> None:
 
 def test_the_score_is_asked_where_x_is() -> None:
     assert "langevin/asked-elsewhere" in kinds(elsewhere)
+
+
+@pytest.mark.parametrize("level", [float, lambda s: torch.full((4, 1), s), math.log, LEVELS.index])
+def test_the_score_is_told_one_of_many_levels(level) -> None:  # type: ignore[no-untyped-def]
+    def annealed(told, step=1e-3):  # type: ignore[no-untyped-def]
+        def function(score, x, sigmas):  # type: ignore[no-untyped-def]
+            for sigma in map(float, sigmas):
+                a = step * (sigma / float(sigmas[-1])) ** 2
+                for _ in range(2):
+                    noise = torch.randn_like(x)
+                    x = x + a * score(x, told(sigma, a)) + math.sqrt(2 * a) * noise
+            return x
+
+        return function
+
+    assert kinds(annealed(lambda sigma, a: level(sigma))) == []
+    assert kinds(annealed(lambda sigma, a: a)) == ["langevin/told-no-level"]
 
 
 def test_in_place_is_fragile() -> None:

@@ -327,3 +327,34 @@ def test_names_that_there_are_not() -> None:
         check_schedule(BETAS, gives="beta")
     with pytest.raises(ValueError, match="betas is a str"):
         check_schedule(ABAR, gives="alphas_cumprod", betas="mine")
+
+
+def of_number(n: int) -> torch.Tensor:
+    line = torch.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), n, dtype=torch.float64)
+    return torch.cat([line**7, line.new_zeros(1)])
+
+
+def test_a_function_of_the_number_of_levels_makes_as_many() -> None:
+    assert check_schedule(of_number, "karras", "sigmas").verdict == "right"
+    assert check_schedule(lambda n: of_number(n - 1), "karras", "sigmas").verdict == "right"
+    for wrong in (lambda n: of_number(n + 1), lambda n: of_number(1), lambda n: of_number(n // 2)):
+        found = check_schedule(wrong, "karras", "sigmas")
+        assert found.verdict == "bug"
+        assert found.expected == "10, or 11 with the 0"
+    found = check_schedule(of_number(7), "karras", "sigmas", steps=10)
+    assert (found.verdict, found.measured) == ("bug", "8 levels")
+    found = check_schedule(lambda n: 1 / 0, "karras", "sigmas")
+    assert found.verdict == "unchecked"
+    assert "ZeroDivisionError" in found.why
+
+
+def test_one_level_is_of_every_curve() -> None:
+    found = check_schedule(of_number(1), "karras", "sigmas")
+    assert found.verdict == "unchecked"
+    assert "show no karras" in found.why
+    assert check_schedule(of_number(1), None, "sigmas").verdict == "right"
+
+
+def test_no_timesteps_are_a_bug() -> None:
+    found = check_schedule(torch.empty(0), None, "timesteps", betas=np.linspace(1e-4, 0.02, 1000))
+    assert (found.verdict, found.measured) == ("bug", "no timesteps")

@@ -1,6 +1,7 @@
 """check.time_sampling: right draws in many forms, and draws that leave steps out."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -104,8 +105,7 @@ def test_times_of_a_flow() -> None:
         (lambda n: 0.5 + 0.2 * torch.randn(n), "A5"),
         (lambda n: torch.randn(n).clamp(0, 1), "time_sampling/not-uniform"),
         (lambda n: torch.rand(n) ** 2, "time_sampling/not-uniform"),
-        (lambda n: 2 * torch.rand(n) - 1, "time_sampling/outside"),
-        (lambda n: torch.rand(n) / 2, "time_sampling/not-uniform"),
+        (lambda n: 3 * torch.rand(n) ** 2, "time_sampling/outside"),
         (lambda n: torch.full((n,), math.nan), "time_sampling/not-finite"),
     ):
         assert kinds(function, None, "flow") == ("bug", [kind])
@@ -142,3 +142,17 @@ def test_what_is_misdeclared() -> None:
         check_time_sampling(torch.rand, T, "vpp")
     with pytest.raises(ValueError, match="T = 0"):
         check_time_sampling(torch.rand, 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 0.8), (0.2, 1.0), (0.0, 2.0)])
+def test_uniform_on_another_interval_says_which(low: float, high: float) -> None:
+    found = check_time_sampling(lambda n: low + (high - low) * torch.rand(n), scale="flow")
+    assert [d.id for d in found.diagnoses] == ["time_sampling/another-interval"]
+    said = re.search(r"uniform from (\S+) to (\S+),", found.measured)
+    assert said is not None
+    assert [float(v) for v in said.groups()] == pytest.approx([low, high], abs=1e-3)
+
+
+def test_a_sum_of_uniform_times_is_not_called_normal() -> None:
+    found = check_time_sampling(lambda n: torch.rand(n) + torch.rand(n), scale="flow")
+    assert [d.id for d in found.diagnoses] == ["time_sampling/outside"]

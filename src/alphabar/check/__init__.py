@@ -19,7 +19,7 @@ import torch
 from alphabar.check.drift import judge_drift
 from alphabar.check.ema import check_ema
 from alphabar.check.embedding import check_embedding
-from alphabar.check.formula import Process
+from alphabar.check.formula import process_of
 from alphabar.check.guidance import check_guidance
 from alphabar.check.langevin import check_langevin
 from alphabar.check.likelihood import check_likelihood
@@ -101,7 +101,7 @@ def marginal(
     """
     _choose("scale", scale, SCALES)
     _choose("gives", gives, GIVES)
-    process = None if betas is None else _process(betas)
+    process = None if betas is None else process_of(betas)
     return Report((check_marginal(function, process, scale, gives, dtype, given or {}),))
 
 
@@ -110,7 +110,7 @@ def transition(
     function: Callable[..., object], betas: object, given: Mapping[str, object] | None = None
 ) -> Report:
     """Whether a function draws x_t of x_{t−1}, or by t such steps of x_0 (the same, eq. (2))."""
-    return Report((check_linear(TRANSITION, function, _process(betas), given or {}),))
+    return Report((check_linear(TRANSITION, function, process_of(betas), given or {}),))
 
 
 @_whole
@@ -133,7 +133,7 @@ def posterior(
         given: other arguments, by name.
     """
     _choose("variance", variance, VARIANCES)
-    found = check_posterior(function, _process(betas), _predicts(predicts), variance, given or {})
+    found = check_posterior(function, process_of(betas), _predicts(predicts), variance, given or {})
     if claims is None:
         return Report((found,))
     return Report((found, check_schedule(betas, claims, "betas")))
@@ -165,7 +165,7 @@ def step(
         levels = scales_of(None, _choose("scale", scale or "ve", SCALES))
         law = step_role(_predicts(predicts, PREDICTIONS))
         return Report((check_moves(law, function, levels, predicts, given or {}),))
-    process = _process(betas)
+    process = process_of(betas)
     found = check_step(function, process, _predicts(predicts), variance, clip, given or {})
     return Report((found,))
 
@@ -197,7 +197,7 @@ def sampler(
         given: other arguments, by name.
     """
     role = step_role(_predicts(predicts, PREDICTIONS))
-    process = None if betas is None else _process(betas)
+    process = None if betas is None else process_of(betas)
     scales = scales_of(process, _choose("scale", scale or "vp", SCALES))
     loop = Loop(function, scales, predicts, given or {}, sigmas=_sigmas(sigmas), steps=steps)
     found = check_loop(role, loop, judge_drift if sigma is not None else None)
@@ -232,7 +232,7 @@ def scheduler(
     _choose("scale", scale, SCALES)
     _choose("variance", variance, VARIANCES)
     own = betas if betas is not None else getattr(object_, "betas", None)
-    facts = Held(_process(own), _predicts(predicts), scale, variance, clip, claims)
+    facts = Held(process_of(own), _predicts(predicts), scale, variance, clip, claims)
     return Report(check_scheduler(object_, facts, given or {}))
 
 
@@ -295,7 +295,7 @@ def time_sampling(
         scale: vp with T steps, or flow with t in [0, 1].
         given: other arguments, by name.
     """
-    T = None if betas is None else _process(betas).T
+    T = None if betas is None else process_of(betas).T
     law = scale or ("flow" if T is None else "vp")
     return Report((check_time_sampling(function, T, law, given),))
 
@@ -316,7 +316,7 @@ def guidance(
         predicts: what the model says.
         given: other arguments, by name.
     """
-    beta = None if betas is None else _process(betas).beta
+    beta = None if betas is None else process_of(betas).beta
     return Report((check_guidance(function, beta, predicts, given),))
 
 
@@ -363,7 +363,7 @@ def langevin(
         scale: vp, ve or flow.
         given: other arguments, by name.
     """
-    beta = None if betas is None else _process(betas).beta
+    beta = None if betas is None else process_of(betas).beta
     return Report((check_langevin(function, beta, scale or "vp", given),))
 
 
@@ -382,7 +382,7 @@ def likelihood(
         predicts: what the model says.
         given: other arguments, by name.
     """
-    return Report((check_likelihood(function, _process(betas).beta, predicts, given),))
+    return Report((check_likelihood(function, process_of(betas).beta, predicts, given),))
 
 
 @_whole
@@ -410,7 +410,7 @@ def loss(
     """
     _predicts(predicts, tuple(TARGETS))
     _choose("scale", scale, SCALES)
-    process = None if betas is None else _process(betas)
+    process = None if betas is None else process_of(betas)
     if claims is not None:
         _choose("claims", claims, CLAIMS)
     facts = Facts(predicts, process, scale, data_range, claims, gamma)
@@ -427,20 +427,6 @@ def _sigmas(sigmas: object) -> torch.Tensor | None:
     if found.ndim != 1 or len(found) < 2:
         raise ValueError(f"sigmas has shape {tuple(found.shape)}: give two levels or more, 0 last")
     return found
-
-
-def _process(betas: object) -> Process:
-    try:
-        beta = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"betas is a {type(betas).__name__}: give the numbers β_1 … β_T") from None
-    inside = beta.ndim == 1 and len(beta) > 0 and bool(((beta > 0) & (beta <= 1)).all())
-    if not inside or not (beta[:-1] < 1).all():
-        raise ValueError(
-            f"betas has shape {tuple(beta.shape)}: give the numbers β_1 … β_T, each above "
-            "0 and below 1; only the last may be 1"
-        )
-    return Process(beta)
 
 
 def _predicts(given: str, choices: tuple[str, ...] = _PREDICTIONS) -> str:

@@ -20,6 +20,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from alphabar.check.chance import FAR, ONE
+
 _NORMAL = {"randn", "randn_like", "normal", "normal_"}
 _UNIFORM = {"rand", "rand_like", "uniform_"}
 _NUMPY: Mapping[str, "Law"] = {
@@ -296,7 +298,7 @@ def _estimated(
     leans = ""
     for name, column in zip(names, columns, strict=True):
         r = float(np.corrcoef(z**2, column.abs().numpy())[0, 1])
-        if abs(r) > 7 / math.sqrt(n):
+        if abs(r) > FAR / math.sqrt(n):
             leans = name
             break
     spread = rest.view_as(result)
@@ -311,10 +313,10 @@ def _estimated(
 
 
 def _law(z: np.ndarray[Any, np.dtype[np.float64]]) -> Law:
-    """Normal or uniform, by Kolmogorov and Smirnov, at one false alarm in 10⁷."""
-    if stats.kstest(z, "norm").pvalue > 1e-7:
+    """Normal or uniform, by Kolmogorov and Smirnov, at one false alarm in 10⁹."""
+    if stats.kstest(z, "norm").pvalue > ONE:
         return "normal"
     half = math.sqrt(3)
-    if stats.kstest(z, "uniform", args=(-half, 2 * half)).pvalue > 1e-7:
+    if stats.kstest(z, "uniform", args=(-half, 2 * half)).pvalue > ONE:
         return "uniform"
     return "other"

@@ -363,9 +363,26 @@ _OTHERS = {
         "earlier answers are weighted so that nothing is gained",
         "look at the weights of the answers before",
     ),
+    "asked in two orders": (
+        "the model is asked with its arguments in two orders",
+        "call it as model(x, t) everywhere",
+    ),
+    "items mixed": (
+        "what becomes of an item depends on the others of its batch",
+        "take maxima and quantiles by item, with dim=1 of x.flatten(1)",
+    ),
+    "no steps": ("there are no steps", "let set_timesteps(n) make n of them"),
+    "adds noise": (
+        "it adds noise, so it draws x_{t−1} and gives no moments",
+        "check it as a step: check.step, or --as step=…",
+    ),
     "never clipped": ("x̂_0 is not clipped", "clip x̂_0 before the step uses it"),
     "levels not stated": ("other levels are visited", "hand over the levels that you state"),
     "another number of steps": ("other steps are visited", "look at how the steps are spaced"),
+    "other t drawn": (
+        "the t that it draws are not the levels that it knows",
+        "draw t with torch.randint(0, T, (n,)) and read tables at t; from 1 to T, at t - 1",
+    ),
     "flow backwards": ("the target points backwards", "ask for dx/dt of the x_t that is shown"),
 }
 

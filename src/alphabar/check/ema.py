@@ -643,8 +643,11 @@ def _series(subject: Subject, updates: int, dtype: torch.dtype) -> Series:
 
 
 def _solved(rows: Sequence[tuple[Any, Any, Any]]) -> tuple[Any, Any, float, float]:
-    """kept, taken, constant and what is left of each update, by least squares."""
+    """kept, taken, constant and what is left of each update, by least squares; else NaN."""
     before, weights, after = (np.stack(part) for part in zip(*rows, strict=True))
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        unknown = np.full(len(before), math.nan)  # the search for singular values would not end
+        return unknown, unknown, math.nan, math.nan
     columns = np.stack([before, weights, np.ones_like(before)], 2)
     found = (np.linalg.pinv(columns) @ after[..., None])[..., 0]
     left = (columns @ found[..., None])[..., 0] - after

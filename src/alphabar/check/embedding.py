@@ -213,6 +213,10 @@ def _of_way(way: Way, T: int) -> tuple[list[Wrong], str, list[str]]:
     notes = [way.words]
     one_by_one, missing = [], ""
     first, second = way.embed(some), way.embed(some)
+    if not first.isfinite().all():  # NaN is not even equal to itself
+        t = some[int((~first.isfinite()).any(1).to(torch.uint8).argmax())].item()
+        words = f"NaN or infinity at t = {t:g}"
+        return [("not finite", words, "it is not finite", "")], words, notes
     if not torch.equal(first, second):
         wrong = ("random", "two calls with the same t differ", "it is random", "fix what is random")
         return [wrong], "two calls with the same t differ", notes
@@ -222,8 +226,6 @@ def _of_way(way: Way, T: int) -> tuple[list[Wrong], str, list[str]]:
         except Exception as error:
             missing = f"{type(error).__name__}: {error}"
     size = first.abs().max().item()
-    if not first.isfinite().all():
-        return [("not finite", "NaN or infinity", "it is not finite", "")], "NaN or infinity", notes
     if not missing:
         apart = (torch.stack(one_by_one) - first).abs().max().item()
         order = torch.randperm(len(some), generator=generator)
@@ -254,10 +256,11 @@ def _of_domain(
         i = int((~rows.isfinite()).any(1).to(torch.uint8).argmax())
         words = f"NaN or infinity at t = {every[i].item():g}"
         return [("not finite", words, "it is not finite for every t", "")], words, []
-    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    # By products of matrices, which lose what is far below _SAME.
+    apart = torch.cdist(rows, rows, compute_mode="use_mm_for_euclid_dist")
     apart.fill_diagonal_(math.inf)
     i, j = divmod(int(apart.argmin()), len(rows))
-    least = apart[i, j].item()
+    least = (rows[i] - rows[j]).norm().item()
     t, s = every[min(i, j)].item(), every[max(i, j)].item()
     measured = f"{domain}: the two nearest rows, of t = {t:g} and {s:g}, are {least:.3g} apart"
     if least <= _SAME * size:
@@ -458,27 +461,23 @@ def _column(
     is_line = (matrix @ line - column[:, None]).square().mean().sqrt() < 1e-5 * size
     if not known:
         return Column("line" if is_line else "other")
-    best: tuple[float, Column] | None = None
-    rates = rate * (1 + torch.linspace(-0.02, 0.02, 41).double()) if rate * h < 3 else [rate]
+    near = torch.linspace(-0.02, 0.02, 41).double() if rate * h < 3 else torch.zeros(1).double()
+    rates = rate * (1 + near)
     thin = max(1, len(every) // 200)
-    all_t, whole = every, column
-    every, column = every[::thin], column[::thin]
-    for r in rates:
-        angles = every * float(r)
-        # Angles of many turns are not exact in single precision.
-        rows = angles <= 2000
-        matrix = torch.stack([angles.sin(), angles.cos()], 1)[rows]
-        found = torch.linalg.lstsq(matrix, column[rows][:, None]).solution
-        left = (matrix @ found - column[rows][:, None]).square().mean().sqrt().item()
-        if best is None or left < best[0]:
-            wave = Column("wave", float(r), found[0].item(), found[1].item())
-            best = left, wave
-    assert best is not None
-    angles = all_t * best[1].rate
-    fitted = best[1].of_sine * angles.sin() + best[1].of_cosine * angles.cos()
-    if (fitted - whole)[angles <= 2000].square().mean().sqrt() > 0.1 * size:
+    angles = rates[:, None] * every[::thin]
+    # Angles of many turns are not exact in single precision.
+    told = angles <= 2000
+    matrix = torch.stack([angles.sin(), angles.cos()], 2) * told[..., None]
+    some = (column[::thin] * told)[..., None]
+    found = torch.linalg.lstsq(matrix, some).solution
+    left = (matrix @ found - some).square().sum((1, 2)) / told.sum(1)
+    best = int(left.argmin())
+    of_sine, of_cosine = found[best, :, 0].tolist()
+    wave = Column("wave", rates[best].item(), of_sine, of_cosine)
+    angles = every * wave.rate
+    fitted = wave.of_sine * angles.sin() + wave.of_cosine * angles.cos()
+    if (fitted - column)[angles <= 2000].square().mean().sqrt() > 0.1 * size:
         return Column("line" if is_line else "other")
-    amplitude = math.hypot(best[1].of_sine, best[1].of_cosine)
-    if is_line and amplitude > 3 * column.abs().max().item():
+    if is_line and math.hypot(of_sine, of_cosine) > 3 * column.abs().max().item():
         return Column("line")
-    return best[1]
+    return wave

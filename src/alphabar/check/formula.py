@@ -172,6 +172,25 @@ class Process:
         return torch.where(inside, self._logs[base.name][at.clamp(0, self.T)], math.nan)
 
 
+def process_of(betas: object) -> Process:
+    """The process of β_1 … β_T that a person has stated.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        beta = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"betas is a {type(betas).__name__}: give the numbers β_1 … β_T") from None
+    inside = beta.ndim == 1 and len(beta) > 0 and bool(((beta > 0) & (beta <= 1)).all())
+    if not inside or not (beta[:-1] < 1).all():
+        raise ValueError(
+            f"betas has shape {tuple(beta.shape)}: give the numbers β_1 … β_T, each above "
+            "0 and below 1; only the last may be 1"
+        )
+    return Process(beta)
+
+
 @dataclass(frozen=True, eq=False)
 class Misread(Process):
     """The same table of β_t, where the code takes ᾱ from other places: from `now[t]` and

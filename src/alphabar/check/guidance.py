@@ -105,6 +105,7 @@ class Labelled(nn.Module):
         self.asked = 0
         self.elsewhere = False
         self.with_label = self.without = False
+        self.orders: set[tuple[int, int]] = set()  # the places in which x and t were handed over
 
     def forward(self, *values: Any, **named_values: Any) -> Tensor:
         """One answer for each row."""
@@ -119,14 +120,17 @@ class Labelled(nn.Module):
         rest = [v for v in rest if v is not t]
         n = len(self.x)
         self.asked += 1
+        place = [next((i for i, v in enumerate(values) if v is one), -1) for one in (x, t)]
+        if min(place) >= 0:  # by a name there is no order
+            self.orders.add((place[0], place[1]))
         self.elsewhere |= not torch.allclose(x.to(self.x.dtype), self.x.repeat(len(x) // n, 1, 1))
         told = torch.zeros(len(x), dtype=torch.bool)
         for value in rest:
             told |= self._labelled(value, len(x))
         self.with_label |= bool(told.any())
         self.without |= bool((~told).any())
-        place = torch.arange(len(x)) % n
-        return torch.where(told[:, None, None], self.c[place], self.u[place])
+        item = torch.arange(len(x)) % n
+        return torch.where(told[:, None, None], self.c[item], self.u[item])
 
     def _is_t(self, value: Any, n: int) -> bool:
         if not isinstance(value, int | float | Tensor) or isinstance(value, bool):
@@ -173,6 +177,7 @@ class Seen(NamedTuple):
     asked: int
     elsewhere: bool
     both: bool  # whether the model was asked with a label and without one
+    orders: int  # in how many orders of its arguments the model was asked
 
 
 class FreeWay(NamedTuple):
@@ -214,6 +219,10 @@ def _free(stranger: Stranger, T: int) -> tuple[list[Wrong], str, list[str], bool
     if first.elsewhere:
         evidence = "the model is not asked at the x that is handed over"
         return [("asked elsewhere", evidence, evidence, "model(x, t, label)")], evidence, [], False
+    if first.orders > 1:
+        evidence = "x and t are in other places where it is asked with a label than without"
+        words = "the model is asked with its arguments in two orders"
+        return [("asked in two orders", evidence, words, "model(x, t, label)")], evidence, [], False
     scaled = "scale" in way.words
     notes = [way.words]
     found: dict[float, Seen] = {}
@@ -326,12 +335,14 @@ def _seen(way: FreeWay, t: int, scale: float) -> Seen:
     both = (model.with_label and model.without) or way.label == "answers"
     if not result.isfinite().all():
         nothing = torch.zeros(ITEMS, dtype=torch.float64)
-        return Seen(nothing, nothing, math.inf, model.asked, model.elsewhere, both)
+        left = math.inf
+        return Seen(nothing, nothing, left, model.asked, model.elsewhere, both, len(model.orders))
     matrix = torch.stack([u.flatten(1), c.flatten(1)], 2).double()
     found = torch.linalg.lstsq(matrix, result.flatten(1)[..., None]).solution
     left = (matrix @ found)[..., 0] - result.flatten(1)
     share = (left.square().mean().sqrt() / result.square().mean().sqrt().clamp(min=1e-6)).item()
-    return Seen(found[:, 0, 0], found[:, 1, 0], share, model.asked, model.elsewhere, both)
+    a, b = found[:, 0, 0], found[:, 1, 0]
+    return Seen(a, b, share, model.asked, model.elsewhere, both, len(model.orders))
 
 
 def _free_ways(stranger: Stranger) -> Iterator[FreeWay]:

@@ -56,7 +56,8 @@ class Score(nn.Module):
         self.random = np.random.default_rng(5)  # torch's draws are recorded
         self.asked: list[Tensor] = []
         self.said: list[Tensor] = []
-        self.told: list[float] = []  # the first number of whatever else it was told
+        # By call, the first number of whatever else it was told.
+        self.told: list[tuple[float, ...]] = []
         self.drawn_before: list[int] = []
         self.recorder: Recorder | None = None
 
@@ -70,7 +71,7 @@ class Score(nn.Module):
         x = next((v for v in every if v.shape == self.shape), None)
         if x is None:
             raise ValueError(f"the score was asked without an x of shape {self.shape}")
-        self.told += [float(v.flatten()[0]) for v in every if v is not x and v.numel()]
+        self.told.append(tuple(float(v.flatten()[0]) for v in every if v is not x and v.numel()))
         self.asked.append(x.detach().double().clone())
         self.drawn_before.append(len(self.recorder.draws) if self.recorder else 0)
         if len(self.asked) > ENOUGH:
@@ -106,6 +107,11 @@ class Called(NamedTuple):
 
     order: tuple[str, ...]
     others: Mapping[str, Any]
+
+    @property
+    def is_of_many(self) -> bool:
+        """Whether a list of levels is handed over."""
+        return any(name.startswith("levels") for name in self.order)
 
     def __str__(self) -> str:
         return f"called with ({', '.join(self.order)})"
@@ -212,11 +218,15 @@ def _best(
 def _first(
     stranger: Stranger, k: int, T: int, shape: tuple[int, ...], strict: bool, said: str
 ) -> tuple[tuple[Called, Run, torch.dtype] | None, str]:
-    """The first way with k arguments that works; `strict`: and tells the score its level."""
-    for called in _ways(k, T):
+    """The first way with k arguments that works; `strict`: and tells the score its level.
+
+    Where many levels may be meant, one for each item works too, if it is gone through as a list.
+    """
+    spare = None
+    for called in sorted(_ways(k, T), key=lambda c: not c.is_of_many):
         for dtype in (torch.float64, torch.float32):
             try:
-                run = _run(stranger, called, (4, *shape), dtype)
+                run = _run(stranger, called, (len(_LEVELS) + 1, *shape), dtype)
             except Exception as error:
                 said = said or f"{type(error).__name__}: {error}"
                 continue
@@ -229,8 +239,11 @@ def _first(
                 continue
             if strict and not _is_told(called, run):
                 continue
+            if called.is_of_many and len({*run.score.told}) < len(_LEVELS):
+                spare = spare or (called, run, dtype)
+                continue
             return (called, run, dtype), said
-    return None, said
+    return spare, said
 
 
 def _ways(k: int, T: int) -> Iterator[Called]:
@@ -258,7 +271,7 @@ def _is_told(called: Called, run: Run) -> bool:
     if not {"step", "moves"} & {*called.order}:
         return True
     wrong = {_STEP, float(_MOVES)}
-    return not run.score.told or run.score.told[0] not in wrong
+    return run.score.told[0][:1] not in {(number,) for number in wrong}
 
 
 def _run(stranger: Stranger, called: Called, shape: tuple[int, ...], dtype: torch.dtype) -> Run:
@@ -309,6 +322,7 @@ def _judged(
     moves, problems, notes = best
     if not torch.allclose(run.score.asked[0], x, atol=1e-5):
         problems.append(("asked elsewhere", "the score is not asked at the x that was handed over"))
+    problems += _problems_of_levels(called, run)
     if any(m.b.value for m in moves) and _same(run, again):
         problems.append(("the same noise", "two calls have the same noise: draw it afresh"))
     elif _repeats(run, moves):
@@ -415,6 +429,27 @@ def _problems(moves: Sequence[Move]) -> list[tuple[str, ...]]:
         for problem in _problems_of(move):
             found.setdefault(problem[0], problem)
     return list(found.values())
+
+
+def _problems_of_levels(called: Called, run: Run) -> list[tuple[str, ...]]:
+    """Of many levels, the score must be told one that was handed over: itself, its place, its log.
+
+    A single level may be told in any unit.
+    """
+    if not called.is_of_many:
+        return []
+    known = [*_LEVELS, *range(len(_LEVELS) + 1), *map(math.log, _LEVELS)]
+    for told in run.score.told:
+        if told and not any(math.isclose(v, k, rel_tol=1e-5) for v in told for k in known):
+            return [
+                (
+                    "told no level",
+                    f"it is told {told[0]:.4g}, and the levels are {', '.join(map(str, _LEVELS))}",
+                    "the score is told a number that is no level",
+                    "score(x, sigma), with one of the levels that were handed over",
+                )
+            ]
+    return []
 
 
 def _problems_of(move: Move) -> Iterator[tuple[str, ...]]:

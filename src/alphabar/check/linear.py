@@ -229,7 +229,7 @@ def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evid
             for same in by_order.values()
             for base in _bases(role, stranger, same[0], process, shape)
         ]
-        loud = _not_optional(role, stranger, by_order)
+        loud = not_optional(role, stranger, by_order)
         again = [e._replace(others=(*e.others, *loud)) for e in again]
         # A function for pictures may give something for numbers too, which is not its result.
         if not found or together(again).cost < together(found).cost:
@@ -242,7 +242,7 @@ def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evid
     return found
 
 
-def _not_optional(
+def not_optional(
     role: Role, stranger: Stranger, orders: Collection[tuple[str, ...]]
 ) -> list[tuple[str, str]]:
     """Noise that has a default, and must be handed over all the same."""

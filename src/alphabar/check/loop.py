@@ -20,6 +20,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
@@ -73,16 +74,17 @@ class Knowing(nn.Module):
         scale: Scale,
         predicts: str,
         place: float | None = None,
-        size: float = INSIDE,
+        size: float | Tensor = INSIDE,
     ) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(()))  # by which people ask where a model is
         self.size = size
+        self.orders: set[int] = set()  # the places in which x was handed over
         self.met: tuple[int, ...] | None = None  # the shape of an x of another shape
         self.shape, self.scale, self.predicts, self.place = tuple(shape), scale, predicts, place
         self.asked: list[Question] = []
         self.recorder: Recorder | None = None
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = np.random.default_rng(0)  # no recorder sees it
 
     def forward(self, *values: Any, **named: Any) -> Tensor:
         """What follows from x_0, and the place in the range of variances where there is one."""
@@ -93,10 +95,10 @@ class Knowing(nn.Module):
         x, labels = question(said, self.shape)
         if (labels != labels[0]).any():
             raise CannotCheck("the model was told different t for items of one step")
+        self.orders |= {i for i, value in enumerate(values) if value is x}
         label = float(labels[0])
         alpha, sigma = self.scale.level(label)
-        drawn_ = torch.rand(self.shape, generator=self.generator, dtype=torch.float64)
-        x_0 = self.size * (2 * drawn_ - 1)
+        x_0 = self.data()
         if sigma > 0:
             eps = (x.detach().double() - alpha * x_0) / sigma
         else:  # at clean data x_0 is what is seen, and ε as it was
@@ -108,6 +110,19 @@ class Knowing(nn.Module):
         if self.place is None:
             return made
         return torch.cat([made, torch.full_like(made, self.place)], 1)
+
+    def data(self) -> Tensor:
+        """The x_0 of the next answer."""
+        return self.size * (2 * torch.from_numpy(self.generator.random(self.shape)) - 1)
+
+
+class _Steady(Knowing):
+    """A model that knows one x_0 all along: whatever the method, that is what it must lead to."""
+
+    def data(self) -> Tensor:
+        """The same as before."""
+        self.generator = np.random.default_rng(0)
+        return super().data()
 
 
 @dataclass(frozen=True)
@@ -154,10 +169,7 @@ class Loop(NamedTuple):
     place: float | None = None  # that the model gives in a range of variances
     sigmas: Tensor | None = None
     steps: int | None = None  # as stated
-
-    def with_(self, scale: Scale, predicts: str, shape: tuple[int, ...], size: float) -> Knowing:
-        """A model for it."""
-        return Knowing(shape, scale, predicts, self.place, size)
+    items: int = ITEMS  # that it is measured on
 
 
 def check_loop(role: Role, loop: Loop, judge: Judge | None = None) -> Finding:
@@ -165,13 +177,18 @@ def check_loop(role: Role, loop: Loop, judge: Judge | None = None) -> Finding:
     begin = time.perf_counter()
     stranger = Stranger(loop.function, loop.given)
     try:
-        best, moves = _looped(role, stranger, loop, (ITEMS, 4), judge or judged)
+        best, moves = _looped(role, stranger, loop, (loop.items, 4), judge or judged)
         if best.noisy and len(best.steps) <= FEW_MOVES:
             best, moves = _looped(role, stranger, loop, (MANY, 4), judge or judged)
     except CannotCheck as error:
         return unchecked(stranger.name, role, str(error), begin)
-    law = role._replace(conventions=tuple(loop.scales[0].of(c) for c in role.conventions))
-    return finding(stranger, law, best, moves, begin)
+    law = loop.scales[0].role(role)
+    found = finding(stranger, law, best, moves, begin)
+    if found.verdict == "bug" and _is_right(best._replace(others=())) and found.diagnoses:
+        # No coefficient is wrong: what is, and what to do, are said by the bug alone.
+        bug = found.diagnoses[0]
+        found = replace(found, measured=bug.explains, expected=bug.remedy)
+    return found
 
 
 def _looped(
@@ -249,8 +266,10 @@ def _unstated(loop: Loop, labels: Sequence[float]) -> tuple[str, str] | None:
     return "levels not stated", f"the model is told σ = {others[0]:.6g}, which is not stated"
 
 
-def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a loop returns, and the x_0 of its model's last answer, for data in ±size.
+def ends(
+    loop: Loop, sizes: Sequence[Tensor], shape: tuple[int, int]
+) -> list[tuple[Tensor, Tensor]]:
+    """What a loop returns for data in ± each size (n, 1), and the x_0 that its model has known.
 
     Raises:
         CannotCheck: it cannot be called, or does not lead to data.
@@ -265,14 +284,20 @@ def last_answer(loop: Loop, size: float, shape: tuple[int, int]) -> tuple[Tensor
     for scale in _fitting(loop.scales, labels):
         if scale.log_snr(labels[0]) > scale.log_snr(labels[-1]):
             continue
-        model = loop.with_(scale, loop.predicts, tried["model"].shape, size)
-        with seeded(3), torch.no_grad():
-            end = way.call(stranger, {**tried, "model": model})
-        if end.is_floating_point():
-            found.append((end.double(), model.asked[-1].x_0))
+        made = []
+        for size in sizes:
+            met = tried["model"].shape
+            by_item = size[: met[0]].reshape(-1, *(1,) * (len(met) - 1))
+            model = _Steady(met, scale, loop.predicts, loop.place, by_item)
+            with seeded(3), torch.no_grad():
+                end = way.call(stranger, {**tried, "model": model})
+            if end.is_floating_point():
+                made.append((end.double(), model.asked[-1].x_0))
+        if len(made) == len(sizes):
+            found.append(made)
     if not found:
         raise CannotCheck(f"{stranger.name} does not lead to data")
-    return min(found, key=lambda pair: (pair[0] - pair[1]).abs().median().item())
+    return min(found, key=lambda made: (made[0][0] - made[0][1]).abs().median().item())
 
 
 def scales_of(process: Process | None, scale: str) -> list[Scale]:
@@ -320,7 +345,7 @@ def _way(stranger: Stranger, loop: Loop, shape: tuple[int, ...]) -> tuple[Way, d
     x, other = (torch.randn(shape, generator=generator) for _ in range(2))
     scale = loop.scales[0]
     tried: dict[str, Any] = {
-        "model": loop.with_(scale, loop.predicts, shape, INSIDE),
+        "model": Knowing(shape, scale, loop.predicts, loop.place),
         "shape": shape,
         "x_T": x,
         "n": shape[0],
@@ -328,7 +353,8 @@ def _way(stranger: Stranger, loop: Loop, shape: tuple[int, ...]) -> tuple[Way, d
     more: tuple[dict[str, Any], ...] = ({},)
     if scale.table is None:
         sigmas = loop.sigmas if loop.sigmas is not None else _SIGMAS
-        tried["x_T"] = sigmas[0].item() * x
+        if scale is EXPLODING:
+            tried["x_T"] = sigmas[0].item() * x
         more = ({"sigmas": sigmas}, {})
     else:
         middle = scale.table.T // 2
@@ -365,7 +391,7 @@ def check_moves(
     said = ""
     try:
         for scale in scales:
-            law = role._replace(conventions=tuple(scale.of(c) for c in role.conventions))
+            law = scale.role(role)
             for way in _ways_of_moves(stranger, scale, predicts):
                 try:
                     found.append((*_moved(role, stranger, scale, predicts, way), law))
@@ -439,7 +465,7 @@ def _after(one: Audit, other: Audit) -> Audit:
         labels=one.labels + other.labels,
         at={**one.at, **{k + n: v for k, v in other.at.items()}},
         older={**one.older, **{k + n: v for k, v in other.older.items()}},
-        wrong=one.wrong + other.wrong,
+        wrong=[*dict.fromkeys(one.wrong + other.wrong)],
         to=one.to + other.to,
     )
 
@@ -458,7 +484,7 @@ def _judged(
     judge: Judge,
 ) -> tuple[Evidence, Process]:
     """The whole loop, with a model of this prediction in this scale."""
-    model = loop.with_(scale, predicts, tried["model"].shape, INSIDE)
+    model = Knowing(tried["model"].shape, scale, predicts, loop.place)
     with seeded(1), Recorder() as recorder, torch.no_grad():
         model.recorder = recorder
         end = way.call(stranger, {**tried, "model": model})
@@ -479,14 +505,15 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
     older: dict[int, list[float]] = {}
     wrong = []
     stale = False  # whether noise was found to be used twice
-    inexact = 0
+    inexact, lost = 0, False
     for k, result in enumerate(results):
         if inexact > FEW_MOVES and k % max(1, len(results) // FEW_MOVES) and k + 1 < len(results):
             continue  # enough is known of it
         try:
             if not result.isfinite().all():
                 raise NotFinite("the result is not finite")
-            one = _fitted(result, asked[: k + 1], recorder.draws[drawn[k] : drawn[k + 1]])
+            draws = recorder.draws[drawn[k] : drawn[k + 1]]
+            one = _fitted(result, asked[: k + 1], draws, lost)
         except (NotFinite, RuntimeError):
             end_ = k == len(results) - 1
             leans = any(abs(w) > _LEAST for ws in older.values() for w in ws)
@@ -497,6 +524,8 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
             wrong.append((kind, words))
             break
         inexact += not one.exact
+        # A move that is no sum of all answers so far: later ones will be none either.
+        lost |= not one.exact and k < FEW_MOVES
         weights = [v.value for name, v in one.of.items() if name not in ("x_0", "ε")]
         total = one.of["x_0"].value + sum(weights)
         errors = [v.error for name, v in one.of.items() if name != "ε"]
@@ -510,6 +539,9 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
             if stale:
                 words = f"the noise of the step from {asked[k].label:g} was drawn before"
                 wrong.append(("old noise", words))
+    if len(model.orders) > 1:
+        words = "the model is asked as (x, t) at some steps, and as (t, x) at others"
+        wrong.append(("asked in two orders", words))
     start = None
     if asked[0].x.isfinite().all():
         start = fit(asked[0].x, handed, recorder.draws[: asked[0].drawn])
@@ -519,28 +551,36 @@ def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str
 
 
 def _fitted(
-    result: Tensor, asked: Sequence[Question], draws: Sequence[tuple[Law, Tensor]]
+    result: Tensor,
+    asked: Sequence[Question],
+    draws: Sequence[tuple[Law, Tensor]],
+    lost: bool = True,
 ) -> Affine:
     """A result by the last answer and ε; by earlier answers too only where that is not enough.
 
     An x that has kept nothing of its ε is a sum of answers, so that all of them together would not
-    be independent.
+    be independent. Where no sum is to be found any more (`lost`), one attempt is enough.
     """
-    terms = {"x_0": asked[-1].x_0, "ε": asked[-1].eps}
-    first = fit(result, terms, draws)
-    if first.exact:
-        return first
     older = min(OLDEST, len(asked) - 1)
-    least = first
-    far = (older,) if OLDER < older and len(asked) <= FEW_MOVES else ()
-    for count in (*range(1, min(OLDER, older) + 1), *far):
+    near = min(OLDER, older)
+
+    def by(count: int) -> Affine:
+        terms = {"x_0": asked[-1].x_0, "ε": asked[-1].eps}
         more = {f"−{j}": asked[-1 - j].x_0 for j in range(1, count + 1)}
-        found = fit(result, terms | more, draws)
+        return fit(result, terms | more, draws)
+
+    # Where noise could not be recorded, nothing says which of them are used: all may be.
+    least = by(near) if lost else None
+    if least is not None and not least.exact:
+        return least
+    far = (older,) if near < older and len(asked) <= FEW_MOVES else ()
+    for count in (*range(near + 1), *far):
+        found = by(count)
         if found.exact:
             return found
-        # Where noise could not be recorded, nothing says which of them are used: all may be.
-        if count <= OLDER:
+        if count <= near:
             least = found
+    assert least is not None
     return least
 
 
@@ -552,8 +592,7 @@ def judged(
 ) -> tuple[Evidence, Process]:
     """What explains all the moves."""
     scale = audit.scale
-    conventions = tuple(scale.of(c) for c in role.conventions)
-    role = role._replace(conventions=conventions, scale_is_vp=scale.table is not None)
+    role = scale.role(role)._replace(scale_is_vp=scale.table is not None)
     told = audit.log_snr
     wrong = [*audit.wrong, *_start(audit, handed)]
     to = audit.to

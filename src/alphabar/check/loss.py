@@ -11,7 +11,7 @@ are then measured like a step of the process.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -24,11 +24,13 @@ from alphabar.check.catalogue import named
 from alphabar.check.explain import Convention
 from alphabar.check.formula import Continuum, Formula, Process
 from alphabar.check.linear import (
+    EACH,
     NOISE,
     Evidence,
     Role,
     Supply,
     finding,
+    not_optional,
     together,
     unchecked,
     weigh,
@@ -39,6 +41,7 @@ from alphabar.check.stranger import CannotCheck, Stranger, Way, question, seeded
 from alphabar.check.time_sampling import check_time_sampling
 from alphabar.check.weighting import check_weighting
 
+ONE_FOR_ALL = "right with one t for all items; with a t for each, as training draws them, it raises"
 ITEMS, SHAPES, LABELS = 2048, ((3,), (1, 2, 2)), 8
 LEAST = 200  # numbers at one level, to estimate anything from
 _ROUNDING = 1e-3  # of a target, which is a quotient of differences
@@ -170,31 +173,44 @@ def _checked(
     answers = torch.stack([one + one.sign(), -one - one.sign(), other])
     meant: dict[frozenset[str], tuple[Evidence, Evidence]] = {}  # by what it takes
     called: dict[frozenset[str], Way] = {}
-    asked_for: dict[str, str] = {}  # of a loss that is no squared error, and how it was called
+    # Of a loss that is no squared error: where it is 0, and of which x_t.
+    zeros: dict[frozenset[str], dict[str, Evidence]] = {}
+    never: dict[frozenset[str], NotFinite] = {}
+    loud: list[tuple[str, str]] = []
     others: list[Finding] = []
     refused: CannotCheck | None = None
     try:
         with seeded(0):
             found = _ways(stranger, tried)
+        loud = _not_left_out(asks, stranger, found)
         for way in found:
+            takes = frozenset(way.order)
             seen: list[Seen] = []
             try:
                 seen = [_seen(stranger, way, {**tried, "model": Asking(a)}) for a in answers]
                 target = _target(answers, seen)
+                said = [
+                    _explained(asks, noised_law, levels, b, target, seen[0], way, tried)
+                    for b in (0, 1)
+                ]
+            except NotFinite as error:
+                never[takes] = error
+                continue
             except CannotCheck as error:
                 refused = refused or error
-                if seen:
-                    asked_for.update(_by_zero(stranger, way, tried, seen[0], facts))
+                if seen and facts.process is not None:
+                    zeros.setdefault(takes, {})
+                    for name, x_t in _by_zero(stranger, way, tried, seen[0], facts, noised_law):
+                        least = min(zeros[takes].get(name, x_t), x_t, key=lambda e: e.cost)
+                        zeros[takes][name] = least
                 continue
-            if "t" not in way.order:
-                others += _times(stranger, way, tried, facts)
-            said = [
-                _explained(asks, noised_law, levels, b, target, seen[0], way, tried) for b in (0, 1)
-            ]
             kept = [pair for pair in said if pair is not None]
+            if "t" not in way.order:
+                drawn, more = _times(stranger, way, tried, facts, kept)
+                others += drawn
+                kept = [(e._replace(others=(*e.others, *more)), x) for e, x in kept]
             if kept:
                 best = min(kept, key=_both)
-                takes = frozenset(way.order)
                 if takes not in meant or _both(best) < _both(meant[takes]):
                     meant[takes] = best
                     called[takes] = way
@@ -202,8 +218,13 @@ def _checked(
             if "t" in way.order:
                 with suppress(Exception):  # it knows no step T, or not this many items
                     others += _weights(stranger, way, tried, meant[takes][0].base, facts)
-        if not meant and asked_for:
-            return (_another_loss(stranger, asks, facts.predicts, asked_for, begin),)
+        known = {takes for takes, names in zeros.items() if names}
+        broken = next((e for takes, e in never.items() if takes not in {*meant, *known}), None)
+        if broken is not None:
+            raise broken
+        if not meant and known:
+            zero = [zeros[takes] for takes in known]
+            return _another_loss(stranger, asks, noised_law, facts, zero, loud, begin)
         if not meant and refused is not None:
             raise refused
         if not meant:
@@ -211,9 +232,8 @@ def _checked(
             raise CannotCheck(why)
     except CannotCheck as error:
         return (unchecked(stranger.name, asks, str(error), begin),)
-    except NotFinite:
-        words = "x_t or the target is NaN or infinite"
-        seconds = time.perf_counter() - begin
+    except NotFinite as error:
+        seconds, words = time.perf_counter() - begin, str(error)
         nan = (named("loss", "not finite", words, "the loss is not finite"),)
         return (
             Finding(stranger.name, "loss", "bug", asks.law, words, "numbers", nan, seconds=seconds),
@@ -221,11 +241,27 @@ def _checked(
     process = facts.process or levels
     worst, x_t = (together([pair[i] for pair in meant.values()]) for i in (0, 1))
     worst = _direction(asks, worst, x_t)
+    worst = worst._replace(others=(*worst.others, *loud))
+    if any("t" in way.order and way.t_form not in EACH for way in called.values()):
+        worst = worst._replace(weak=ONE_FOR_ALL)
     first = finding(stranger, asks, worst, process, begin)
-    more = finding(stranger, noised_law, x_t, process, begin)
     wrong = [f for f in others if f.verdict == "bug"]
-    fine = ("right", "equivalent")
-    return (first, *(() if more.verdict in fine else (more,)), *_once(wrong))
+    return (first, *_unless_fine(stranger, noised_law, x_t, process, begin), *_once(wrong))
+
+
+def _unless_fine(
+    stranger: Stranger, noised: Role, x_t: Evidence, process: Process, begin: float
+) -> tuple[Finding, ...]:
+    """What is said of x_t, where there is something to say."""
+    found = finding(stranger, noised, x_t, process, begin)
+    return () if found.verdict in ("right", "equivalent") else (found,)
+
+
+def _not_left_out(asks: Role, stranger: Stranger, found: Sequence[Way]) -> list[tuple[str, str]]:
+    """Noise, else t, that has a default and must be handed over all the same."""
+    orders = [way.order for way in found]
+    said = (not_optional(asks._replace(noise=name), stranger, orders) for name in (NOISE, "t"))
+    return next(filter(None, said), [])
 
 
 def _both(pair: tuple[Evidence, Evidence]) -> float:
@@ -302,12 +338,21 @@ def _explained(
     labels = {i: label for i, label in labels.items() if (seen.label == label).sum() >= 3}
     if not labels:
         return None
+    broken = _broken(seen)
+    if levels.has_table:  # of clean data there may be no target
+        broken &= (seen.label >= base) & (seen.label < base + levels.T)
+    labels = {i: label for i, label in labels.items() if not broken[seen.label == label].any()}
+    if not labels:
+        raise NotFinite(_where(seen, broken))
     x_t = {i: _at(label, seen.x_t, seen, way, tried) for i, label in labels.items()}
     process = noised.read(x_t, levels) if noised.read is not None else levels
     of = {
         i: _by_x_t(_at(label, target, seen, way, tried), x_t[i], label, target, seen, tried)
         for i, label in labels.items()
+        if target[seen.label == label].isfinite().all()  # it counts at all
     }
+    if not of:
+        raise NotFinite("the loss does not depend on the model's answer")
     first = weigh(asks, of, process, base, str(way), way.order)
     second = weigh(noised, x_t, process, base, str(way), way.order)
     if any(one.noisy and one.numbers < LEAST for one in (first, second)):
@@ -315,7 +360,21 @@ def _explained(
     if second.explained is not None and second.explained.convention.wrong:
         kept = tuple(pair for pair in second.others if pair[0] != "constant")
         second = second._replace(others=kept)  # of the range
+    if broken.any():
+        first = first._replace(others=(("not finite", _where(seen, broken)), *first.others))
     return first, second
+
+
+def _broken(seen: Seen) -> Tensor:
+    """Which items have an x_t or a loss that is NaN or infinite."""
+    return ~(seen.gradient.isfinite() & seen.x_t.isfinite()).flatten(1).all(1)
+
+
+def _where(seen: Seen, broken: Tensor) -> str:
+    labels = torch.unique(seen.label[broken])
+    some = ", ".join(f"{v:g}" for v in labels[:3].tolist()) + (", …" if len(labels) > 3 else "")
+    every = len(labels) == len(torch.unique(seen.label))
+    return "x_t or the loss is NaN or infinite at " + ("every t" if every else f"t = {some}")
 
 
 def _told(levels: Continuum, label: Tensor) -> Continuum:
@@ -328,9 +387,14 @@ def _told(levels: Continuum, label: Tensor) -> Continuum:
 
 
 def _times(
-    stranger: Stranger, way: Way, tried: Mapping[str, Any], facts: Facts
-) -> tuple[Finding, ...]:
-    """Whether the t that a loss draws itself are uniform."""
+    stranger: Stranger,
+    way: Way,
+    tried: Mapping[str, Any],
+    facts: Facts,
+    said: Sequence[tuple[Evidence, Evidence]],
+) -> tuple[tuple[Finding, ...], list[tuple[str, str]]]:
+    """Whether the t that a loss draws itself are uniform, and are the levels that it knows."""
+    ends: list[float] = []
 
     def drawn(n: int) -> Tensor:
         told: list[Tensor] = []
@@ -338,13 +402,24 @@ def _times(
             model = Asking(tried["model"].answer.detach())
             way.call(stranger, {**tried, "model": model})
             told.append(question(model.asked[0], tried["x_0"].shape)[1].detach())
+        ends.extend(bound.item() for t in told for bound in t.aminmax())
         return torch.cat(told)[:n]
 
     T = facts.process.T if facts.process is not None else None
     if T is None and facts.scale != "flow":
-        return ()  # of σ every law is somebody's
+        return (), []  # of σ every law is somebody's
     found = check_time_sampling(drawn, T, "flow" if T is None else "vp")
-    return (replace(found, name=stranger.name),)
+    # In few steps of a fine table either count may fit.
+    first = {e.base for e, x_t in said if e.is_right and x_t.is_right}
+    more = []
+    if T is not None and first and not any(b <= min(ends) and max(ends) < b + T for b in first):
+        base = max(first)
+        words = (
+            f"it draws t from {min(ends):g} to {max(ends):g}, and by the x_t of each it counts "
+            f"from {base} to {base + T - 1}"
+        )
+        more.append(("other t drawn", words))
+    return (replace(found, name=stranger.name),), more
 
 
 def _weights(
@@ -359,7 +434,7 @@ def _weights(
         said = named("loss", "negative", "the loss is greatest at its target", "a minus too many")
         return (Finding(stranger.name, "loss", "bug", "w ≥ 0", "w < 0", "w ≥ 0", (said,)),)
     half = slice(0, ITEMS // 2)
-    if not torch.allclose(again[half], weights[half], rtol=1e-2, atol=0):
+    if not torch.allclose(again[half], weights[half], rtol=1e-2, atol=0, equal_nan=True):
         words = "an item's weight changes with the t of the other items"
         said = named("loss", "weights averaged", words)
         law, fits = "the weight of an item depends on its own t alone", "by its own t"
@@ -391,41 +466,53 @@ def _target(answers: Tensor, seen: Sequence[Seen]) -> Tensor:
 
     Raises:
         CannotCheck: a loss that is not quadratic.
+        NotFinite: a loss that is never finite; or is no squared error, and not always finite.
     """
     if not all(torch.equal(seen[0].x_t.nan_to_num(), one.x_t.nan_to_num()) for one in seen):
         raise CannotCheck(
             "the loss draws another noise each time, whatever the seed: let noise be handed over, "
             "or draw it with torch"
         )
+    broken = _broken(seen[0])
+    if broken.all():
+        raise NotFinite(_where(seen[0], broken))
     curvature = (seen[0].gradient - seen[1].gradient) / (answers[0] - answers[1])
     predicted = seen[0].gradient + curvature * (answers[2] - answers[0])
     known = predicted.isfinite() & seen[2].gradient.isfinite()  # a clean level may divide by 0
     apart = (predicted - seen[2].gradient)[known].abs().mean()
     if not apart <= 1e-3 * seen[2].gradient[known].abs().mean():
+        broken &= seen[0].label != 0  # which may be clean data
+        if broken.any():
+            raise NotFinite(_where(seen[0], broken))
         raise CannotCheck("the loss is no squared error of the model's answer; give that part")
     return answers[0] - seen[0].gradient / curvature
 
 
 def _by_zero(
-    stranger: Stranger, way: Way, tried: Mapping[str, Any], seen: Seen, facts: Facts
-) -> dict[str, str]:
+    stranger: Stranger,
+    way: Way,
+    tried: Mapping[str, Any],
+    seen: Seen,
+    facts: Facts,
+    noised: Role,
+) -> Iterator[tuple[str, Evidence]]:
     """The targets at which a loss is 0, where it is no squared error: an absolute one, or Huber's.
 
-    Only of a table's steps, with noise that was handed over or recorded.
+    Each with what its x_t is made of. Only with noise that was handed over or recorded.
     """
     process = facts.process
     drawn = [d for law, d in seen.draws if law == "normal" and d.shape == tried["x_0"].shape]
     z = tried[NOISE] if NOISE in way.order else drawn[0].float() if drawn else None
     if process is None or z is None:
-        return {}
-    found = {}
+        return
     far = [_seen_value(stranger, way, {**tried, "model": Asking(s * (5 * z + 5))}) for s in (1, -1)]
     usual = min(far)
     if usual <= 0:
-        return {}  # it falls without end
+        return  # it falls without end
     for base in (0, 1):
         t = (seen.label.long() + 1 - base).clamp(1, process.T)
-        for name, target in TARGETS.items():
+        names = []
+        for name, target in {**TARGETS, "x_t": _NOISED}.items():
             a, b = (
                 target[k].at(process, t).float().reshape(-1, *(1,) * (z.ndim - 1))
                 for k in ("x_0", NOISE)
@@ -433,8 +520,12 @@ def _by_zero(
             answer = a * tried["data"] + b * z
             value = _seen_value(stranger, way, {**tried, "model": Asking(answer)})
             if abs(value) <= 1e-4 * abs(usual):
-                found[name] = str(way)
-    return found
+                names.append(name)
+        if names:
+            often = _some(seen.label, process.T, base)
+            x_t = {i: _at(float(i), seen.x_t, seen, way, tried) for i in often}
+            of = weigh(noised, x_t, process, base, str(way), way.order)
+            yield from ((name, of) for name in names)
 
 
 def _seen_value(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> float:
@@ -444,23 +535,37 @@ def _seen_value(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> floa
 
 
 def _another_loss(
-    stranger: Stranger, asks: Role, predicts: str, asked_for: Mapping[str, str], begin: float
-) -> Finding:
+    stranger: Stranger,
+    asks: Role,
+    noised: Role,
+    facts: Facts,
+    zeros: Sequence[Mapping[str, Evidence]],
+    loud: Sequence[tuple[str, str]],
+    begin: float,
+) -> tuple[Finding, ...]:
     """What is said of a loss that is 0 where it should be, or elsewhere."""
-    is_right = predicts in asked_for
-    name = predicts if is_right else next(iter(asked_for))
-    wrong = () if is_right else (named("loss", f"asks for {name}", f"it is 0 at {name}"),)
-    return Finding(
+
+    def cost(zero: tuple[str, Evidence]) -> float:
+        return (zero[0] != facts.predicts) + zero[1].cost
+
+    # As the arguments were meant, and of those the worst.
+    name, x_t = max((min(found.items(), key=cost) for found in zeros), key=cost)
+    wrong = [named("loss", *one) for one in loud]
+    if name != facts.predicts:
+        wrong.insert(0, named("loss", f"asks for {name}", f"it is 0 at {name}"))
+    first = Finding(
         stranger.name,
         "loss",
-        "right" if is_right else "bug",
+        "bug" if wrong else "right",
         asks.law,
         f"no squared error; it is 0 where the answer is {name}",
-        f"0 where the answer is {predicts}",
-        wrong,
-        f"an absolute error, or another; {asked_for[name]}",
+        f"0 where the answer is {facts.predicts}",
+        tuple(wrong),
+        f"an absolute error, or another; {x_t.called}",
         seconds=time.perf_counter() - begin,
     )
+    assert facts.process is not None
+    return (first, *_unless_fine(stranger, noised, x_t, facts.process, begin))
 
 
 def _at(label: float, results: Tensor, seen: Seen, way: Way, tried: Mapping[str, Any]) -> Affine:

@@ -26,16 +26,16 @@ from alphabar.check.linear import (
     together,
     unchecked,
 )
-from alphabar.check.loop import Audit, Loop, judged, last_answer
+from alphabar.check.loop import Audit, Loop, ends, judged
 from alphabar.check.moments import Measured, Spread, check_moments
 from alphabar.check.report import Diagnosis, Finding
-from alphabar.check.roles import POSTERIOR, RANGE, step
+from alphabar.check.roles import POSTERIOR, RANGE, Answering, step
 from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded
 
 VARIANCES = ("fixed", "learned_range")
 _PREDICTIONS = ("eps", "x_0", "v")
 _WIDE = 4.0  # times the range of the data, to see what is clipped
-_NUMBERS = 96  # of an item, so that a quantile of them means something
+_ITEMS, _NUMBERS = 64, 96  # of a batch, and of an item, so that a quantile means something
 
 
 # --- moments
@@ -51,10 +51,14 @@ def check_posterior(
     """The moments of q(x_{t−1} | x_t, x_0), or of p(x_{t−1} | x_t) with a model."""
     small, large = RANGE[-1.0], RANGE[1.0]
     if variance == "fixed":
-        found = check_moments(POSTERIOR, function, process, Spread(small, large), given)
-        if found.verdict != "unchecked":
-            return found
-        return check_moments(_mean(predicts), function, process, Spread(small, large), given)
+        for role in (POSTERIOR, _mean(predicts)):
+            found = check_moments(role, function, process, Spread(small, large), given)
+            if found.verdict == "bug" and _adds_noise(role, Stranger(function, given), process):
+                words = "what comes back is another each time, for the same arguments"
+                return _bug(found, named("posterior", "adds noise", words))
+            if found.verdict != "unchecked":
+                return found
+        return found
     for place, formula in RANGE.items():
         role = _mean(predicts, place)
 
@@ -78,6 +82,13 @@ def check_posterior(
         if found.verdict not in ("right", "equivalent"):
             return _first(found, "linear in variance")
     return found
+
+
+def _adds_noise(role: Role, stranger: Stranger, process: Process) -> bool:
+    """Whether what should be a mean has noise in it, at most steps."""
+    best = together(measured_ways(role, stranger, process))
+    noise = best.series.get(NOISE)
+    return noise is not None and bool((noise.values.abs() > 1e-3).double().mean() > 0.5)
 
 
 def _mean(predicts: str, place: float | None = None) -> Role:
@@ -189,26 +200,64 @@ def _clipped(
     assert best.way is not None
     role = step(predicts, _WIDE * (clip or 1.0), place)
     for shape in ((_NUMBERS,), best.shape):
-        arguments = handed(role, best.way, process, best.base, best.base, 64, shape)
+        arguments = handed(role, best.way, process, best.base, best.base, _ITEMS, shape)
         x_0 = _supplied(role, process, best.base, shape)
+        results = []
         try:
-            with seeded(5):
-                used = stranger(*arguments)[best.way.picked].double()
+            for values in (arguments, [_beside(v) for v in arguments], arguments):
+                with seeded(5):
+                    results.append(stranger(*values)[best.way.picked].double().flatten(1))
         except Exception:
             continue
-        if used.shape == x_0.shape and used.isfinite().all():
-            return _judged(found, used.flatten(1), x_0.double().flatten(1), clip)
+        used, other, again = results
+        if used.shape == x_0.flatten(1).shape and used.isfinite().all():
+            if _differ(used, other) and not _differ(used, again):
+                return _mixed(found)
+            return _judged(found, used, x_0.double().flatten(1), clip)
     return found
+
+
+def _beside(value: object) -> object:
+    """What is handed over, with larger companions for the first half of the items."""
+    if isinstance(value, Answering):
+        return Answering(_companions(value.answer))
+    return _companions(value) if isinstance(value, Tensor) else value
+
+
+def _companions(value: Tensor) -> Tensor:
+    """The last half of the items three times as large, but for labels of levels."""
+    if value.ndim < 2 or not value.is_floating_point():
+        return value
+    half = len(value) // 2
+    return torch.cat([value[:half], 3 * value[half:]])
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether the first half of the items is another, by more than rounding."""
+    half = len(one) // 2
+    return bool((one[:half] - other[:half]).abs().max() > 1e-3 * one[:half].abs().max())
+
+
+def _mixed(found: Finding) -> Finding:
+    """What is said of items that are another beside larger ones, and the same beside the same."""
+    words = "an item ends elsewhere where the others of its batch are larger"
+    return _bug(found, named("step", "items mixed", words))
 
 
 def clipped_loop(found: Finding, loop: Loop, clip: float | None) -> Finding:
     """The same of a whole loop, which ends with the last x̂_0 as it was used."""
+    wide = _WIDE * (clip or 1.0)
+    even = torch.full((_ITEMS, 1), wide, dtype=torch.float64)
     try:
-        used, x_0 = last_answer(loop, _WIDE * (clip or 1.0), (64, _NUMBERS))
+        (used, x_0), (other, _) = ends(loop, (even, _companions(even)), (_ITEMS, _NUMBERS))
     except CannotCheck:
         return found
     if used.shape != x_0.shape or not used.isfinite().all():
         return found
+    if _differ(used, other):
+        ((again, _),) = ends(loop, (even,), (_ITEMS, _NUMBERS))
+        if not _differ(used, again):
+            return _mixed(found)
     return _judged(found, used.flatten(1), x_0.flatten(1), clip)
 
 
@@ -228,7 +277,7 @@ def learned_loop(
 
 def _supplied(role: Role, process: Process, i: int, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(i)
-    return role.supply(process, 1, 64, shape, generator).terms["x_0"]
+    return role.supply(process, 1, _ITEMS, shape, generator).terms["x_0"]
 
 
 def _judged(

@@ -13,8 +13,17 @@ from torch import Tensor
 
 from alphabar.check.explain import Convention
 from alphabar.check.formula import Base, Formula, Process
+from alphabar.check.linear import NOISE, Role
 
 F = Formula.of
+
+
+# (1 − τ) = √ᾱ/(√ᾱ + √(1 − ᾱ)) at the same ratio of signal to noise.
+_TO_FLOW = F(before={"abar": -0.5, "signal": 1.0})
+_STRAIGHT = (
+    "of a true x_0 and ε the step makes (1 − τ_{t−1})·x_0 + τ_{t−1}·ε, with τ from 0, data, to 1"
+)
+_EXPLODING = "of a true x_0 and ε the step makes N(x_0, σ_{t−1}²·I), σ² = (1 − ᾱ)/ᾱ"
 
 
 class Scale(NamedTuple):
@@ -34,6 +43,11 @@ class Scale(NamedTuple):
     table: Process | None = None
     base: int = 0
 
+    @property
+    def is_flow(self) -> bool:
+        """Whether data and noise are mixed as 1 − τ and τ."""
+        return self.factors == _TO_FLOW
+
     def log_snr(self, label: float) -> float:
         """log(α²/σ²)."""
         alpha, sigma = self.level(label)
@@ -50,7 +64,18 @@ class Scale(NamedTuple):
         if not self.factors.powers:
             return law
         scaled = {name: _times(f, self.factors) for name, f in law.formulas.items()}
-        return law._replace(formulas=scaled)
+        if not self.is_flow:
+            return law._replace(formulas=scaled)
+        name = "Euler's step of the flow" if law.name == "DDIM" else law.name
+        return law._replace(name=name, formulas={k: _in_time(f) for k, f in scaled.items()})
+
+    def role(self, role: Role) -> Role:
+        """What a function of this role is to do in this scale; a flow moves without noise first."""
+        laws = [self.of(c) for c in role.conventions]
+        if self.is_flow:
+            laws.sort(key=lambda law: law.formulas[NOISE].factor != 0)
+        said = _STRAIGHT if self.is_flow else role.law if self.table else _EXPLODING
+        return role._replace(law=said, conventions=tuple(laws))
 
 
 def table(process: Process, base: int, by_log: bool = False) -> Scale:
@@ -80,8 +105,6 @@ def between(scale: Scale) -> Scale:
 
 
 EXPLODING = Scale("variance-exploding", lambda sigma: (1.0, sigma), F(before={"abar": -0.5}))
-# (1 − τ) = √ᾱ/(√ᾱ + √(1 − ᾱ)) at the same ratio of signal to noise.
-_TO_FLOW = F(before={"abar": -0.5, "signal": 1.0})
 FLOW = Scale("flow, t = 0 data", lambda t: (1 - t, t), _TO_FLOW)
 FLOW_UP = Scale("flow, t = 1 data", lambda t: (t, 1 - t), _TO_FLOW)
 
@@ -91,6 +114,24 @@ def _times(one: Formula, other: Formula) -> Formula:
     for base, power in other.powers:
         powers[base] = powers.get(base, 0.0) + power
     return Formula.made(one.factor * other.factor, powers)
+
+
+def _in_time(one: Formula) -> Formula:
+    """The same by the time of a flow: 1 − ᾱ = ᾱ·τ²/(1 − τ)², and 1 − β_t = ᾱ_t/ᾱ_{t−1}."""
+    powers: dict[Base, float] = {}
+    for base, p in one.powers:
+        parts = {base: p}
+        if base.name == "noise":
+            parts = {
+                Base("abar", base.shift): p,
+                Base("spread", base.shift): 2 * p,
+                Base("signal", base.shift): -2 * p,
+            }
+        elif base.name == "alpha":
+            parts = {Base("abar", base.shift): p, Base("abar", base.shift - 1): -p}
+        for part, power in parts.items():
+            powers[part] = powers.get(part, 0.0) + power
+    return Formula.made(one.factor, powers)
 
 
 def answer(

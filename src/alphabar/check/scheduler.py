@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from alphabar.check.catalogue import named
 from alphabar.check.formula import Continuum, Process
 from alphabar.check.linear import check_linear
 from alphabar.check.loop import Loop, check_loop, scales_of
@@ -28,6 +29,7 @@ from alphabar.check.schedule import check_schedule
 from alphabar.check.stranger import CannotCheck, tensors_of
 
 NEEDED = ("set_timesteps", "timesteps", "step")
+_FEW = 64  # items, where there are many steps
 
 
 class Facts(NamedTuple):
@@ -50,6 +52,9 @@ def check_scheduler(
     if missing:
         why = f"{name} has no {', '.join(missing)}: check its parts one by one"
         return (Finding(name, "scheduler", "unchecked", "", "", "", why=why),)
+    if not list(_prepared(scheduler, min(50, facts.process.T)).timesteps):
+        none = named("step", "no steps", "set_timesteps leaves no timesteps")
+        return (Finding(name, "scheduler", "bug", "", none.explains, none.remedy, (none,)),)
     found = [*_tables(scheduler, facts), *_marginals(scheduler, facts, given)]
     found = [replace(one, name=f"{name}.{one.name}") for one in found]
     loop = replace(_loops(scheduler, facts, given), name=name, role="scheduler")
@@ -114,6 +119,14 @@ def _are_whole(scheduler: Any, T: int) -> bool:
     return all(float(t) == int(t) for t in _prepared(scheduler, min(50, T)).timesteps)
 
 
+def _visits_all(scheduler: Any, T: int) -> bool:
+    """Whether with T steps each index of the table is visited once: some repeat a few, or can't."""
+    try:
+        return sorted(map(float, _prepared(scheduler, T).timesteps)) == list(range(T))
+    except CannotCheck:
+        return False
+
+
 def _is_prescaled(scheduler: Any) -> bool:
     """Whether the model is shown a sample as it is, of the size of noise: then it is preserved."""
     x = torch.ones(1, 1)
@@ -175,8 +188,15 @@ def _loops(scheduler: Any, facts: Facts, given: Mapping[str, object]) -> Finding
             one = replace(one, convention=f"{one.convention}; {n} steps")
             if one.verdict == "bug":
                 return one
-            if found is None or one.verdict not in ("unchecked",):
+            if found is None or one.verdict != "unchecked":
                 found = one
+    if found is not None and found.verdict != "unchecked" and _visits_all(scheduler, T):
+        # Every level, the last before clean data among them, by few items.
+        law = step(facts.predicts, place=places[0])
+        loop = Loop(loop_of(scheduler, T), scales, facts.predicts, given, places[0], items=_FEW)
+        one = check_loop(law, loop, None if places[0] is None else learned_loop)
+        if one.verdict == "bug":
+            return replace(one, convention=f"{one.convention}; {T} steps")
     if found is None:
         return Finding(role.name, role.name, "unchecked", role.law, "", "", why=str(refused))
     if found.verdict in ("right", "equivalent"):

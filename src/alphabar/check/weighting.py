@@ -30,6 +30,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from alphabar.check.catalogue import named
+from alphabar.check.formula import process_of
 from alphabar.check.report import Diagnosis, Finding, Verdict
 from alphabar.check.stranger import CannotCheck, Stranger, seeded, tensors_of
 
@@ -94,7 +95,7 @@ def check_weighting(
         ValueError: betas, a prediction or a weighting that mean nothing.
     """
     begin = time.perf_counter()
-    beta = _betas(betas)
+    beta = process_of(betas).beta
     _one_of("predicts", predicts, PREDICTIONS)
     if claims is not None:
         _one_of("claims", claims, CLAIMS)
@@ -129,25 +130,6 @@ def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
         return
     near = get_close_matches(str(value), choices, 3, 0.5)
     raise ValueError(f"{name} = {value!r}: it must be one of {', '.join(near or choices)}")
-
-
-def _betas(betas: object) -> Float64[Tensor, " T"]:
-    """β_1 … β_T.
-
-    Raises:
-        ValueError: they are not.
-    """
-    try:
-        beta = torch.as_tensor(betas, dtype=torch.float64).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"betas is a {type(betas).__name__}: give the numbers β_1 … β_T") from None
-    inside = beta.ndim == 1 and len(beta) > 1 and bool(((beta > 0) & (beta <= 1)).all())
-    if not inside or not (beta[:-1] < 1).all():
-        raise ValueError(
-            f"betas has shape {tuple(beta.shape)}: give two numbers or more, β_1 … β_T, each above "
-            "0 and below 1; only the last may be 1"
-        )
-    return beta
 
 
 def _rounding(beta: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
