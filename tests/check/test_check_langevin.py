@@ -88,7 +88,6 @@ def swapped(x, score, step, sigma, n):  # type: ignore[no-untyped-def]
 def test_right_in_many_manners(function: object) -> None:
     found = check_langevin(function)  # type: ignore[arg-type]
     assert found.verdict == "right", found
-    assert found.seconds < 3
 
 
 @settings(max_examples=12, deadline=None)
