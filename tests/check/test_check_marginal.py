@@ -75,6 +75,10 @@ def test_a_second_draw_does_no_harm() -> None:
     assert finding(q_sample).verdict == "right"
 
 
+def test_noise_of_either_sign_has_one_law() -> None:
+    assert finding(lambda x_0, t: mixed(x_0, t, -torch.randn_like(x_0))).verdict == "right"
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_noise_that_is_returned(turned: bool) -> None:
     def q_sample(x_0: Tensor, t: Tensor) -> tuple[Tensor, ...]:

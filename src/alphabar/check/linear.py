@@ -357,7 +357,7 @@ def _mixed(
             result = way.call(stranger, {**slots, **steps}).double()
         except CannotCheck:
             return ""  # loud
-    drawn = [d for _, d in recorder.draws if d.shape == result.shape]
+    drawn = [sign * d for _, d in recorder.draws if d.shape == result.shape for sign in (1, -1)]
     if role.noise is not None and role.noise in way.order:
         drawn = [supply.slots[role.noise]]
     elif not law.formulas[NOISE].factor:
