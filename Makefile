@@ -29,6 +29,7 @@ bench: .venv/study
 	$(BIN)/python benchmarks/fitted.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/mixture.py
+	$(BIN)/python benchmarks/check.py
 
 # What is too long for CI.
 prove: .venv/test

@@ -135,7 +135,8 @@ def check(
         typer.Option("--betas", metavar="EXPR", help="β_1 … β_T, in the names of the file."),
     ] = None,
     predicts: Annotated[
-        str | None, typer.Option("--predicts", help="What the model says: eps, x_0 or v.")
+        str | None,
+        typer.Option("--predicts", help="What the model says: eps, x_0, v, score or flow."),
     ] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="vp, ve or flow.")] = None,
     given: Annotated[
@@ -168,7 +169,7 @@ def check(
     if output:
         raise ValueError(f"-o {output}: there is a picture of a bug alone; add --gallery ID")
     for option, value, choices in (
-        ("--predicts", predicts, ("eps", "x_0", "v")),
+        ("--predicts", predicts, ("eps", "x_0", "v", "score", "flow")),
         ("--scale", scale, ("vp", "ve", "flow")),
     ):
         if value is not None and value not in choices:
@@ -191,6 +192,8 @@ def check(
         run.say(f"{report}\n")
     if outcome.unrecognised:
         run.say(run.text("check_unknown", names=", ".join(outcome.unrecognised)))
+    if outcome.without_role:
+        run.say(run.text("check_without_role", names=", ".join(outcome.without_role)))
     found = [f.verdict for f in report.functions]
     counts = {v: found.count(v) for v in dict.fromkeys(found)}
     said = ", ".join(f"{n} {run.text('verdict_' + v)}" for v, n in counts.items())

@@ -218,13 +218,13 @@ REFUSED: list[tuple[list[str], str]] = [
     (["data.csv"], "data.csv is not Python: give a module (.py) or a notebook (.ipynb)"),
     (["folder.py"], "folder.py is not Python"),
     (["broken.py"], "broken.py, line 2: this is not Python (invalid syntax)"),
-    (["zero.py"], "zero.py"),
+    (["zero.py"], "zero.py: this is not Python ("),  # of no line
     (["r.ipynb"], "r.ipynb is a notebook of R"),
     (["old.ipynb"], "old.ipynb is not a notebook of format 4"),
     (["fine.py", "--as", "marginl=f"], "there is no role marginl; did you mean marginal?"),
     (["fine.py", "--as", "marginal"], "write NAME=EXPR"),
     (["fine.py", "--given", "=3"], "write NAME=EXPR, such as --given gamma=5.0"),
-    (["fine.py", "--predicts", "noise"], "--predicts noise: choose eps, x_0, v"),
+    (["fine.py", "--predicts", "noise"], "--predicts noise: choose eps, x_0, v, score, flow"),
     (["fine.py", "--scale", "edm"], "--scale edm: choose vp, ve, flow"),
     (["fine.py", "--limit", "0"], "--limit 0: give seconds, more than 0"),
     (["fine.py", "-o", "x.png"], "add --gallery ID"),
@@ -279,10 +279,13 @@ def test_the_gallery(run: Run, tmp_path: Path) -> None:
 
 
 def test_words(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "c.py").write_text("print('loud')\ndef extract(a): pass\n")
+    (tmp_path / "c.py").write_text(
+        "print('loud')\ndef extract(a): pass\ndef predict_v_from_x0(a): pass\n"
+    )
     result = run("check", "c.py")
     assert result.code == 2
     assert "not recognised: extract; say what they are with --as ROLE=NAME" in result.out
+    assert "what turns ε, x_0 and v into one another: predict_v_from_x0" in result.out
     assert result.out.endswith("such as --as marginal=my_function\n")
     assert "loud" not in result.out
 
@@ -337,12 +340,12 @@ def test_reasons() -> None:
     assert not needs_gpu("KeyError: 3")
 
 
-def checked(roles: tuple[str, ...], function: Any, **facts: Any) -> Finding:
+def checked(roles: tuple[str, ...], function: Any, vague: bool = False, **facts: Any) -> Finding:
     import torch
 
     betas = torch.linspace(1e-4, 0.02, 1000)
     facts = {"betas": betas, "given": {}, "T": 1000} | facts
-    (found,) = perform(Task("mine", roles, function, facts, ("said",)), 20.0)
+    (found,) = perform(Task("mine", roles, function, facts, ("said",), vague=vague), 20.0)
     assert isinstance(found, Finding)
     assert found.name == "mine"
     return found
@@ -366,6 +369,63 @@ def test_what_nobody_has_said_is_found_out() -> None:
     assert (either.role, either.verdict) == ("marginal", "right")
     wrong = checked(("transition", "marginal"), lambda x, t: 3 * x)
     assert (wrong.role, wrong.verdict) == ("transition", "bug")
+
+
+def test_a_vague_name_takes_an_explained_bug() -> None:
+    """A function that is something else is no bug; one that differs by one known change is."""
+
+    def halfway(x: Any, y: Any, t: Any) -> Any:
+        return (x + y) / 2
+
+    names: dict[str, Any] = {}
+    exec(HEAD, names)
+
+    def rootless(x: Any, t: Any, noise: Any) -> Any:
+        a = names["bars"][t].reshape(-1, 1)
+        return a * x + (1 - a).sqrt() * noise
+
+    found = checked(("marginal",), halfway, vague=True, scale="vp")
+    assert found.verdict == "unchecked"
+    assert "say --as marginal=mine if it is meant to be" in found.why
+    assert not found.diagnoses
+    assert checked(("marginal",), halfway, scale="vp").verdict == "bug"
+    assert checked(("marginal",), rootless, vague=True, scale="vp").verdict == "bug"
+    uncalled = Task("mine", ("loss",), lambda x: x, {"given": {}}, vague=True)
+    assert perform(uncalled, 5.0) == []
+    assert perform(Task("mine", ("guidance",), None, vague=True, why="no"), 5.0) == []
+
+
+def test_without_betas_the_process_is_named_or_nothing_is_said() -> None:
+    def backwards(x_0: Any, x_1: Any, t: Any) -> Any:
+        return (1 - t[:, None]) * x_0 - t[:, None] * x_1
+
+    def checked_so(**how: Any) -> Finding:
+        facts = {"given": {}, "T": 1000}
+        (found,) = perform(Task("mine", ("marginal",), backwards, facts, **how), 20.0)
+        assert isinstance(found, Finding)
+        return found
+
+    found = checked_so()
+    assert found.verdict == "unchecked"
+    assert "no β_t were found, and nothing says which process" in found.why
+    found = checked_so(process={"scale": "flow", "predicts": "flow"})
+    assert (found.verdict, found.law) == ("bug", "x_t = (1 − t)·x_0 + t·ε")
+
+
+def test_what_was_said_is_tried_in_its_process() -> None:
+    """`--predicts flow` does not keep a flow from being tried."""
+
+    def euler(model: Any, x: Any) -> Any:
+        for i in range(5, 0, -1):
+            x = x - model(x, x.new_full((len(x),), i / 5)) / 5
+        return x
+
+    (found,) = perform(
+        Task("mine", ("sampler",), euler, {"given": {}, "T": 9, "predicts": "flow"}, stated=True),
+        20.0,
+    )
+    assert found.verdict == "equivalent"
+    assert "--scale flow --predicts flow" in found.convention
 
 
 def test_a_check_that_lacks_a_fact() -> None:

@@ -16,7 +16,14 @@ from alphabar.check.discover import (
     looks_forward,
     with_model,
 )
-from alphabar.check.names import STEPS_NAME, gives_of, roles_of
+from alphabar.check.names import (
+    STEPS_NAME,
+    gives_of,
+    is_conversion,
+    is_vague,
+    process_of,
+    roles_of,
+)
 from alphabar.check.tables import as_betas, table_in, table_of, used
 
 BETAS = torch.linspace(1e-3, 0.1, 50)
@@ -32,6 +39,10 @@ BARS = (1 - BETAS).cumprod(0)
         ("q_posterior q_posterior_mean_variance", "posterior"),
         ("p_sample ddim_step reverse_step remove_noise", "step"),
         ("p_sample_loop sample ddim_sample generate HeunSampler sampling", "sampler"),
+        ("edm_sampler sample_euler heun_sampler ancestral_sampling pc_sampler", "sampler"),
+        ("Euler_Maruyama_sampler sample_dpmpp_2m sample_euler_ancestral rk4_sampler", "sampler"),
+        ("forward_diffusion_process", "transition"),
+        ("interpolate lerp corrupt get_x_t marginal_prob", "marginal"),
         ("p_losses noise_estimation_loss get_loss training_losses", "loss"),
         ("EMA EMAModel update_ema ExponentialMovingAverage", "ema"),
         ("time_embedding SinusoidalPositionEmbeddings get_timestep_embedding", "embedding"),
@@ -55,6 +66,34 @@ def test_names_that_say_nothing() -> None:
     assert not STEPS_NAME.fullmatch("t")
     assert gives_of("q_mean_std") == "mean_std"
     assert gives_of("q_sample") is None
+
+
+def test_names_that_are_used_for_other_things() -> None:
+    clear = "q_sample p_losses loss_fn flow_matching_loss cfg_eps snr_weights q_posterior posterior"
+    vague = "interpolate mix perceptual_loss vae_loss Classifier get_cfg class_weights elbo denoise"
+    assert not any(map(is_vague, clear.split()))
+    assert all(map(is_vague, vague.split()))
+
+
+def test_parts_and_conversions_have_no_role() -> None:
+    for name in ("marginal_prob_std", "marginal_std", "marginal_log_mean_coeff", "batch_sampler"):
+        assert roles_of(name) == (), name
+        assert not is_conversion(name)
+    for name in (
+        "predict_start_from_noise",
+        "predict_noise_from_start",
+        "predict_v",
+        "x0_from_eps",
+    ):
+        assert is_conversion(name), name
+    assert not is_conversion("get_velocity")  # which is checked, as a marginal's
+
+
+def test_names_that_tell_a_process() -> None:
+    assert process_of("sample_euler", "VelocityNet")["scale"] == "flow"
+    assert process_of("edm_sampler", "VelocityNet") == {"scale": "ve", "predicts": "x_0"}
+    assert process_of("loss_fn", "ScoreNet") == {"scale": "ve", "predicts": "score"}
+    assert process_of("q_sample", "Unet") == {}
 
 
 # --- β_t
@@ -219,6 +258,65 @@ def test_arguments_that_the_file_has() -> None:
         "timesteps",
     ]
     assert tasks["q_sample"].facts["data_range"] == (0, 1)
+
+
+def test_helpers_that_a_function_is_handed() -> None:
+    """σ(t) by its name, with its own arguments filled in where the file has that."""
+    _, tasks = module(
+        "import functools\n"
+        "def marginal_prob_std(t, sigma): return sigma ** t\n"
+        "marginal_prob_std_fn = functools.partial(marginal_prob_std, sigma=25.0)\n"
+        "def diffusion_coeff(t): return 3 * t\n"
+        "def ode_sampler(score_model, marginal_prob_std, diffusion_coeff, batch_size):\n"
+        "    return marginal_prob_std(2), diffusion_coeff(2), batch_size\n"
+    )
+    assert tasks["ode_sampler"].function("model", 4) == (625.0, 6, 4)
+
+
+def test_what_reads_the_table_is_of_its_process() -> None:
+    _, tasks = module(
+        "def at(t): return bars[t]\n"
+        "def q_sample(x, t): return at(t)\n"
+        "def add_noise(x, t): return x * t\n"
+    )
+    assert tasks["q_sample"].reads_table
+    assert not tasks["add_noise"].reads_table
+
+
+def test_classes_beside_the_items() -> None:
+    _, tasks = module(
+        "def p_losses(model, x_0, labels, p=0.1): return labels.shape, labels.dtype\n"
+        "def sample(model, n, y): return len(y)\n"
+        "def p_sample(model, y, t): return y\n"  # y is x_t here
+    )
+    shape, dtype = tasks["p_losses"].function(None, torch.zeros(5, 3))
+    assert (tuple(shape), dtype) == ((5,), torch.long)
+    assert tasks["sample"].function(None, 7) == 7
+    assert [*inspect.signature(tasks["p_sample"].function).parameters] == ["model", "y", "t"]
+
+
+def test_one_table_is_checked_once() -> None:
+    code = "def linear_beta_schedule(n): return torch.linspace(1e-3, 0.1, n)\n"
+    _, tasks = module(code)
+    assert list(tasks) == ["betas"]
+    _, tasks = module(code + "betas = betas * 0.5\n")
+    assert list(tasks) == ["betas", "linear_beta_schedule()"]
+
+
+def test_an_average_that_others_keep() -> None:
+    _, tasks = module(
+        "class EMA:\n"
+        "    def __init__(self, beta=0.995): self.beta = beta\n"
+        "    def reset(self, ema_model, model): self.n = 0\n"
+        "class Kept:\n"
+        "    def __init__(self, beta): self.beta = beta\n"
+        "class KeptEMA:\n"
+        "    def __init__(self, model, beta): pass\n"
+        "    def update(self, ema_model, model): pass\n"
+    )
+    assert tasks["EMA.reset"].roles == ("ema",)
+    assert tasks["EMA.reset"].facts["decay"] == 0.995
+    assert inspect.isclass(tasks["KeptEMA"].function)
 
 
 CLASSES = """

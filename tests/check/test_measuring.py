@@ -205,3 +205,5 @@ def test_a_prediction_that_there_is_not() -> None:
     for one in (check.step, check.sampler, check.loss):
         with pytest.raises(ValueError, match="predicts = 'noise': choose eps"):
             one(lambda model, x, t: x, betas=betas(), predicts="noise")
+    with pytest.raises(ValueError, match="predicts = 'flow': choose eps, x_0, v"):
+        check.sampler(lambda model, x: x, betas=betas(), predicts="flow")

@@ -188,7 +188,7 @@ def sampler(
         function: of a model, and of a shape, x_T or a number of items; of levels σ, if it takes
             them; or of a model, data and the step to which they are noised first.
         betas: β_1 … β_T; none where levels are named by σ or by a flow's time.
-        predicts: eps, x_0, v, score or flow.
+        predicts: eps, x_0 or v; score or flow too where there are no betas.
         scale: ve or flow, where there are no betas; vp where σ is given.
         steps: how many steps were asked for.
         clip: where x̂_0 is meant to be clipped.
@@ -196,7 +196,7 @@ def sampler(
         sigmas: the levels that it is meant to visit, from the noisiest to 0.
         given: other arguments, by name.
     """
-    role = step_role(_predicts(predicts, PREDICTIONS))
+    role = step_role(_predicts(predicts, PREDICTIONS if betas is None else _PREDICTIONS))
     process = None if betas is None else process_of(betas)
     scales = scales_of(process, _choose("scale", scale or "vp", SCALES))
     loop = Loop(function, scales, predicts, given or {}, sigmas=_sigmas(sigmas), steps=steps)

@@ -71,11 +71,12 @@ def _answer(request: Mapping[str, Any], say: Callable[..., None]) -> None:
     say("imported", failed=[f._asdict() for f in failed], notes=source.notes)
     tasks: list[Task] = []
     unrecognised: list[str] = []
+    without_role: list[str] = []
     late = False
     try:
         with _time_limit(limit):
             found = Module(module.__dict__, asked, module.__name__)
-            unrecognised = found.unrecognised
+            unrecognised, without_role = found.unrecognised, found.without_role
             for task in found.tasks():
                 tasks.append(task)  # one by one: those before the time is up count
     except TimeUp:
@@ -92,7 +93,7 @@ def _answer(request: Mapping[str, Any], say: Callable[..., None]) -> None:
             unrecognised.append(task.name)
         say("done", findings=[f.to_dict() for f in findings])
         begin = begin if task.guessed else time.monotonic()
-    say("end", unrecognised=unrecognised)
+    say("end", unrecognised=unrecognised, without_role=without_role)
 
 
 def _tuples(value: Any) -> Any:
@@ -262,7 +263,7 @@ def _limit_memory() -> None:
 
 
 def perform(task: Any, limit: float) -> list[Any]:
-    """What is found of a task; nothing of one that was only guessed at and is something else."""
+    """What is found of a task; nothing of one that is something else than was guessed."""
     from alphabar.check.report import Finding
 
     def unchecked(why: str) -> Finding:
@@ -274,7 +275,7 @@ def perform(task: Any, limit: float) -> list[Any]:
         return time.monotonic() - begin
 
     if task.why:
-        return [unchecked(task.why)]
+        return [] if task.vague else [unchecked(task.why)]
     try:
         with _time_limit(limit):
             found = _guessed(task) if task.guessed else _best(task)
@@ -287,12 +288,14 @@ def perform(task: Any, limit: float) -> list[Any]:
         return [] if task.guessed else [unchecked(reason(error))]
     said = "; ".join(task.said)
     whole = task.roles[0] != "scheduler"
+    share = spent() / max(len(found), 1)  # of all that was tried
     return [
         dataclasses.replace(
             f,
             name=task.name if whole or not f.name else f.name,
             convention="; ".join(filter(None, (f.convention, said))),
             why=_with_remedy(f.why) if f.verdict == "unchecked" else f.why,
+            seconds=share if whole else f.seconds,
         )
         for f in found
     ]
@@ -305,8 +308,20 @@ def _with_remedy(why: str) -> str:
     return f"{why}; here: --given NAME=EXPR" if "given={" in why else why
 
 
+# What a table of β_t, or the process in continuous time, decides.
+_BY_PROCESS = ("marginal", "step", "sampler", "loss", "time_sampling")
+# The id of a bug of the catalogue, or of one change of a formula, such as step/z:-no-root-of-beta.
+_EXPLAINS = re.compile(r"[A-Z]\d+|.*:.*")
+
+
 def _best(task: Any) -> list[Any]:
-    """As the first role that it is sound in; else as the first in which a bug was found."""
+    """As the first role that it is sound in; else with a bug, one that is explained before others.
+
+    A bug stands only where it is known in which process, and, if nothing explains it, only where
+    the name is clear. Nothing is said of a vague name that cannot be called as what it may mean.
+    """
+    from alphabar.check.report import Finding
+
     reports = []
     for role in task.roles:
         report = _checked(role, task.function, task.facts)
@@ -315,8 +330,34 @@ def _best(task: Any) -> list[Any]:
             report = _otherwise(role, task, report)
         if report.verdict in SOUND:
             return list(report.functions)
-    wrong = [r for r in reports if r.verdict == "bug"] or reports
-    return list(wrong[0].functions)
+    unknown = task.roles[0] in _BY_PROCESS and not {*task.facts} & {"betas", "scale"}
+    if unknown and task.process:
+        facts = {k: v for k, v in task.process.items() if k not in task.facts}
+        reports = [_checked(role, task.function, task.facts | facts) for role in task.roles]
+    wrong = [r for r in reports if r.verdict == "bug"]
+    if not wrong:
+        return [] if task.vague else list(reports[0].functions)
+    explained = [r for r in wrong if _is_explained(r)]
+    best = (explained or wrong)[0]
+    if unknown and not task.process:
+        why = (
+            "no β_t were found, and nothing says which process it is of: say --betas EXPR, or "
+            "--scale flow, ve or vp in continuous time, and what the model --predicts"
+        )
+    elif task.vague and not explained:
+        why = (
+            f"it is no {task.roles[0]}, and its name need not mean one: say "
+            f"--as {task.roles[0]}={task.name} if it is meant to be"
+        )
+    else:
+        return list(best.functions)
+    return [Finding(task.name, best.functions[0].role, "unchecked", "", "", "", why=why)]
+
+
+def _is_explained(report: Any) -> bool:
+    """Whether one known change explains all that is wrong."""
+    wrong = [f.diagnoses for f in report.functions if f.verdict == "bug"]
+    return all(len(ds) == 1 and _EXPLAINS.fullmatch(ds[0].id) for ds in wrong)
 
 
 # What nobody has said, and what makes a function sound after all.
@@ -331,7 +372,7 @@ _OTHERS: dict[str, tuple[_Facts, ...]] = {
         {"data_range": (0.0, 1.0)},
         *_CONTINUOUS[:3],
     ),
-    "marginal": tuple({k: v for k, v in f.items() if k != "predicts"} for f in _CONTINUOUS),
+    "marginal": tuple({"betas": None, "scale": scale} for scale in ("flow", "ve", "vp")),
     "step": ({"variance": "learned_range"}, *_CONTINUOUS[:3]),
     "sampler": _CONTINUOUS[:3],
     "time_sampling": ({"betas": None, "scale": "flow"},),
@@ -349,7 +390,9 @@ def _otherwise(role: str, task: Any, report: Any) -> Any:
         others += [{"predicts": p} for p in named]
     takes = inspect.signature(getattr(check, role)).parameters
     for facts in (*others, *_OTHERS.get(role, ())):
-        if any(_is_stated(task, name) or name not in takes for name in facts):
+        if any(name not in takes or _is_denied(task, name, v) for name, v in facts.items()):
+            continue
+        if (task.guessed or task.reads_table) and "betas" in facts:
             continue
         again = _checked(role, task.function, task.facts | facts)
         if again.verdict in SOUND:
@@ -358,10 +401,11 @@ def _otherwise(role: str, task: Any, report: Any) -> Any:
     return report
 
 
-def _is_stated(task: Any, name: str) -> bool:
-    if name == "predicts":
-        return task.stated
-    return name in task.facts and name != "betas"
+def _is_denied(task: Any, name: str, value: Any) -> bool:
+    """Whether the person has said something else; a table that was found does not count."""
+    if name == "betas" or (name == "predicts" and not task.stated):
+        return False
+    return bool(task.facts.get(name, value) != value)
 
 
 def _option(facts: _Facts) -> str:

@@ -41,6 +41,7 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unrecognised: list[str] = field(default_factory=list)
+    without_role: list[str] = field(default_factory=list)
 
     @property
     def report(self) -> Report:
@@ -156,6 +157,7 @@ class _Examination:
                 outcome.findings += map(Finding.from_dict, said["findings"])
             elif kind == "end":
                 outcome.unrecognised += said["unrecognised"]
+                outcome.without_role += said["without_role"]
                 self.over = True
                 return
 

@@ -10,14 +10,24 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alphabar.check.names import MODEL_NAME, STEPS_NAME, gives_of, prediction, roles_of
+from alphabar.check.names import (
+    LABEL_NAME,
+    MODEL_NAME,
+    STEPS_NAME,
+    gives_of,
+    is_conversion,
+    is_vague,
+    prediction,
+    process_of,
+    roles_of,
+)
 from alphabar.check.stranger import Stranger, seeded, tensors_of
 from alphabar.check.tables import Table, as_betas, is_data, table_in, table_of, used
 
@@ -48,6 +58,9 @@ class Task:
         said: where the facts come from.
         stated: whether the person has said what the model predicts.
         guessed: whether only behaviour speaks for it.
+        reads_table: whether it reads the β_t, so that it is of no other process.
+        vague: whether its name is used for other things as well.
+        process: the facts of a process in continuous time that names tell, where there is no table.
         why: what is in the way of a check.
     """
 
@@ -58,6 +71,9 @@ class Task:
     said: tuple[str, ...] = ()
     stated: bool = False
     guessed: bool = False
+    reads_table: bool = False
+    vague: bool = False
+    process: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
 
@@ -87,6 +103,7 @@ class Module:
         self.names, self.asked, self.own = names, asked, own
         self.given = {k: self.evaluated("--given", k, e) for k, e in asked.given}
         self.unrecognised: list[str] = []
+        self.without_role: list[str] = []
         self.table: Table | None = None
         self.table = self._stated_table() or table_in(names) or self._computed_table()
 
@@ -123,7 +140,8 @@ class Module:
         for role, expression in self.asked.roles:
             value = self.evaluated("--as", role, expression)
             stated.append(value)
-            yield self._task(expression, (role,), value, getattr(value, "__self__", None))
+            found = self._task(expression, (role,), value, getattr(value, "__self__", None))
+            yield replace(found, vague=False)
         if self.table is not None:
             yield Task(self.table.name, ("schedule",), self.table.values, {"gives": "betas"})
         unknown = []
@@ -135,7 +153,9 @@ class Module:
                 yield from self._of_class(name, value)
                 continue
             roles = roles_of(name)
-            if not roles:
+            if is_conversion(name):
+                self.without_role.append(name)
+            elif not roles:
                 unknown.append((name, value))
             elif roles == ("schedule",):
                 yield from self._of_schedule(name, value)
@@ -160,6 +180,7 @@ class Module:
         if self.asked.betas is None:
             reads = sorted(_globals_of(value, self.names))
             table = table or table_of(owner) or used(reads, self.names)
+        reads_table = table is not None
         table = table or self.table
         if "time_sampling" in roles and len(roles) > 1:  # sample_timestep(x, t) is a step
             roles = roles[1:] if len(_needed(value)) > 1 else roles[:1]
@@ -169,6 +190,8 @@ class Module:
             facts["gives"] = gives
         if {*roles} & {*NEEDS_MODEL}:
             value = with_model(value, owner, self.names)
+            if roles != ("guidance",):
+                value = labelled(value)
         said = [table.words] if table is not None else []
         if "learned" in str(getattr(owner, "variance_type", "")):
             facts["variance"] = "learned_range"
@@ -178,7 +201,21 @@ class Module:
         taken = sorted({*given} - {*self.given})
         if taken:
             said.append(f"{', '.join(taken)} taken from the file")
-        return Task(name, roles, value, facts, tuple(said), predicts is not None)
+        own = name.rpartition(".")[2].removesuffix("()")
+        process = {} if table is not None else process_of(own, *_public(self.names, self.own))
+        if process.get("predicts") == "score" and {"step", "sampler"} & {*roles}:
+            process = {}  # their t need not be σ, and nothing says which σ it stands for
+        return Task(
+            name,
+            roles,
+            value,
+            facts,
+            tuple(said),
+            predicts is not None,
+            reads_table=reads_table,
+            vague=is_vague(own),
+            process=process,
+        )
 
     def _facts(self, value: Any, table: Table | None, predicts: str | None) -> dict[str, Any]:
         steps = len(table.values) if table is not None else self.steps
@@ -203,6 +240,8 @@ class Module:
                 found[name] = self.given[name]
             elif name == "device" and (needed or "cuda" in str(parameter.default)):
                 found[name] = "cpu"
+            elif needed and self._helper(name) is not None:
+                found[name] = self._helper(name)
             elif needed and _TABLE_NAME.search(name) and not STEPS_NAME.fullmatch(name):
                 own = self.names.get(name)
                 if is_data(own):
@@ -210,6 +249,15 @@ class Module:
                 elif table is not None and re.fullmatch("betas?", name):
                     found[name] = table.values.float()
         return found
+
+    def _helper(self, name: str) -> Any:
+        """A function of the file that another is handed by its name, such as σ(t)."""
+        if MODEL_NAME.fullmatch(name):
+            return None
+        for own in (self.names.get(f"{name}_fn"), self.names.get(name)):
+            if isinstance(own, functools.partial | FunctionType):
+                return own
+        return None
 
     def _steps_of(self, value: Any, role: str, steps: int) -> dict[str, int]:
         """T, where a function must be told it. Of others the same name may stand for t."""
@@ -223,7 +271,7 @@ class Module:
     def _of_schedule(self, name: str, value: Any) -> Iterator[Task]:
         """A function that makes a table of β_t; another of such a name makes something else."""
         made = self._made(value)
-        if made is not None and self.table is not None and self.table.name == f"{name}()":
+        if made is not None and self.table is not None and _equal(made, self.table.values):
             return  # it is checked as the table of the file
         if made is not None:
             facts = {"gives": "betas"}
@@ -247,12 +295,19 @@ class Module:
         """A class as a whole, or its methods of known names, of an object that the file has."""
         roles = roles_of(name)
         if roles in (("ema",), ("guidance",)):  # made by the check, of a network of its own
-            yield Task(name, roles, made, self._facts(made, self.table, None))
+            facts = self._facts(made, self.table, None)
+            method = _averages(made) if roles == ("ema",) else ""
+            found = self._object(made)[0] if method else None
+            if found is None:
+                yield Task(name, roles, made, facts, vague=is_vague(name))
+            else:
+                yield Task(f"{name}.{method}", roles, getattr(found, method), facts)
             return
         if roles and roles != ("schedule",) and {"__call__", "forward"} & {*vars(made)}:
             found, why = self._object(made)
             if why:
-                yield Task(f"{name}()", roles, None, why=f"{why}: say --as {roles[0]}='{name}(…)'")
+                why = f"{why}: say --as {roles[0]}='{name}(…)'"
+                yield Task(f"{name}()", roles, None, vague=is_vague(name), why=why)
             else:
                 yield self._task(f"{name}()", roles, found, found)
             return
@@ -263,12 +318,14 @@ class Module:
         named = [(k, r) for k, r in named if r and r != ("schedule",)]
         if not (is_scheduler or named):
             return
+        self.without_role += [f"{name}.{k}" for k in methods if is_conversion(k)]
         found, why = self._object(made)
         if why:
             for method, roles in [("", ("scheduler",))] if is_scheduler else named:
                 shown = f"{name}.{method}".rstrip(".")
                 made_so = f"{name}(…).{method}".rstrip(".")
-                yield Task(shown, roles, None, why=f"{why}: say --as {roles[0]}='{made_so}'")
+                said = f"{why}: say --as {roles[0]}='{made_so}'"
+                yield Task(shown, roles, None, vague=is_vague(method), why=said)
             return
         table = table_of(found)
         if is_scheduler:
@@ -428,6 +485,49 @@ def bound(function: Any, given: Mapping[str, Any]) -> Any:
     plain = [p.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in left[: len(names)]]
     called.__signature__ = inspect.Signature([*plain, *left[len(names) :]])  # type: ignore[attr-defined]
     return called
+
+
+def labelled(function: Any) -> Any:
+    """The function of all but its classes, of which each item has the first.
+
+    As it is, if it takes none; or nothing else that could be x, which some call y.
+    """
+    needed = _needed(function)
+    labels = [k for k in needed if LABEL_NAME.fullmatch(k)]
+    others = [k for k in needed if k not in labels and not MODEL_NAME.fullmatch(k)]
+    if not labels or not any(re.match("x|im|n|shape|size|data|batch|z", k) for k in others):
+        return function
+    rest = {k: p for k, p in inspect.signature(function).parameters.items() if k not in labels}
+    names = [k for k, p in rest.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+
+    @functools.wraps(function)
+    def called(*values: Any, **named: Any) -> Any:
+        many = next((v for v in values if isinstance(v, Tensor) and v.ndim > 1), None)
+        n = next((v for v in values if type(v) is int), 1) if many is None else len(many)
+        classes = dict.fromkeys(labels, torch.zeros(n, dtype=torch.long))
+        return function(**dict(zip(names, values, strict=False)), **named, **classes)
+
+    called.__signature__ = inspect.Signature([*rest.values()])  # type: ignore[attr-defined]
+    return called
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.double(), other, rtol=1e-6, atol=0)
+
+
+def _averages(made: type) -> str:
+    """The method that is handed the average and the model, of a class that is made without one."""
+    if any(map(_is_weights, _parameters(made))):
+        return ""
+    for name, method in vars(made).items():
+        needed = _needed(method)[1:]
+        if not name.startswith("_") and len(needed) == 2 and all(map(_is_weights, needed)):
+            return name
+    return ""
+
+
+def _is_weights(name: str) -> bool:
+    return MODEL_NAME.fullmatch(name) is not None or name in ("parameters", "params")
 
 
 def could_be_tried(function: Any) -> bool:

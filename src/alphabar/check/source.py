@@ -66,7 +66,8 @@ def _module(path: Path, data: bytes) -> Source:
         tree = ast.parse(data, str(path))
         parts = tuple(_parts(tree, str(path), ""))
     except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {_words(error)}") from None
+        place = f"{path}, line {error.lineno}" if error.lineno else f"{path}"
+        raise ValueError(f"{place}: {_words(error)}") from None
     except (ValueError, RecursionError) as error:  # a byte 0; brackets without end
         raise ValueError(f"{path} is not Python: {error or type(error).__name__}") from None
     return Source(path, parts, ())
