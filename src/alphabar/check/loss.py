@@ -228,7 +228,7 @@ def _checked(
         if not meant and refused is not None:
             raise refused
         if not meant:
-            why = "its t or its noise are drawn in a way that cannot be recorded: let both be handed over"
+            why = "its t or noise are drawn where no draw can be recorded: let both be handed over"
             raise CannotCheck(why)
     except CannotCheck as error:
         return (unchecked(stranger.name, asks, str(error), begin),)
