@@ -86,7 +86,7 @@ class Callable_:
 # --- schedules
 
 
-STEPS = (2, 3, 5, 10, 50, 100, 200, 500, 1000)
+STEPS = (1, 2, 3, 5, 10, 50, 100, 200, 500, 1000)
 FAMILIES = (
     "linear",
     "line of log α",
@@ -395,7 +395,8 @@ def posterior(choices: Choices) -> Made:
     """The moments of x_{t−1}."""
     by_model = choices.of("by a model", (False, False, True))
     predicts = choices.of("predicts", ("eps", "x_0", "v")) if by_model else "x_0"
-    table = Table(choices, signal=predicts == "eps")
+    # Of one step alone the posterior is x_0 itself.
+    table = Table(choices, predicts == "eps", [T for T in STEPS if T > 1])
     gives = choices.of("gives", ("mean", "variance", "log", "std", "both", "mean alone"))
     form = choices.of("form", ("coefficients", "precisions"))
     large = choices.of("variance", ("β̃", "β")) == "β" and gives != "both"

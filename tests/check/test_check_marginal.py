@@ -75,6 +75,19 @@ def test_a_second_draw_does_no_harm() -> None:
     assert finding(q_sample).verdict == "right"
 
 
+@pytest.mark.parametrize("base", [0, 1])
+def test_a_process_of_one_step(base: int) -> None:
+    abar = torch.tensor([1.0] * base + [1e-3])
+
+    def q_sample(x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        now = along_items(abar[t], x_0)
+        return now.sqrt() * x_0 + (1 - now).sqrt() * noise
+
+    found = finding(q_sample, betas=[1 - 1e-3])
+    assert found.verdict == "right"
+    assert f"t counts from {base}" in found.convention
+
+
 def test_noise_of_either_sign_has_one_law() -> None:
     assert finding(lambda x_0, t: mixed(x_0, t, -torch.randn_like(x_0))).verdict == "right"
 

@@ -122,8 +122,11 @@ class Evidence(NamedTuple):
 
     @property
     def tells(self) -> bool:
-        """Whether it is explained, and by more than that a part is missing altogether."""
-        if self.explained is None:
+        """Whether it is explained, and by more than that a part is missing altogether.
+
+        What is wrong at one step alone has many explanations.
+        """
+        if self.explained is None or (len(self.steps) == 1 and not self.is_right):
             return False
         return all(p.found is None or p.found.formula.factor for p in self.explained.wrong)
 
@@ -227,7 +230,7 @@ def measured_ways(role: Role, stranger: Stranger, process: Process) -> list[Evid
         again = [
             _of_order(role, stranger, same, process, shape, base)
             for same in by_order.values()
-            for base in _bases(role, stranger, same[0], process, shape)
+            for base in bases(role, stranger, same[0], process, shape)
         ]
         loud = not_optional(role, stranger, by_order)
         again = [e._replace(others=(*e.others, *loud)) for e in again]
@@ -400,8 +403,18 @@ def _of_each(
 
 def ways_of(role: Role, stranger: Stranger, process: Process, shape: tuple[int, ...]) -> list[Way]:
     """All ways of calling it that work, with no more than it needs."""
-    middle = max(1, process.T // 2)
-    slots = role.supply(process, middle, 4, shape, torch.Generator().manual_seed(0)).slots
+    if process.T > 1:
+        return _ways_at(role, stranger, process, process.T // 2, shape)
+    try:
+        return _ways_at(role, stranger, process, 1, shape)
+    except CannotCheck:
+        return _ways_at(role, stranger, process, 0, shape)  # its only step counts from 0
+
+
+def _ways_at(
+    role: Role, stranger: Stranger, process: Process, middle: int, shape: tuple[int, ...]
+) -> list[Way]:
+    slots = role.supply(process, max(middle, 1), 4, shape, torch.Generator().manual_seed(0)).slots
     tried = {k: _cast(v, role.dtype) for k, v in slots.items()}
     tried["t"] = process.labels(middle, 4)
     if not role.lands:
@@ -446,7 +459,7 @@ def _heard(stranger: Stranger, way: Way, tried: Mapping[str, Any]) -> bool:
     return bool(model.asked)
 
 
-def _bases(
+def bases(
     role: Role, stranger: Stranger, way: Way, process: Process, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Only a function that knows a step T counts from 1."""
@@ -650,7 +663,8 @@ def weigh(
             words = f"the coefficients are those of a table in {role.dtype}, 1 − ᾱ_t has no digits"
             others.insert(0, ("low precision", words))
     if best is None or not best.is_right:
-        for kind, other in misread(process).items() if process.has_table else ():
+        # One step alone would fit any table.
+        for kind, other in misread(process).items() if process.has_table and process.T > 1 else ():
             again = explain(series, index, role.conventions, (base,), other, role.lands)
             if again and again[0].is_right:
                 best = again[0]

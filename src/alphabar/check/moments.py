@@ -25,6 +25,7 @@ from alphabar.check.linear import (
     SHAPES,
     Evidence,
     Role,
+    bases,
     handed,
     measured_ways,
     together,
@@ -58,11 +59,12 @@ def has_moments(role: Role, stranger: Stranger, process: Process) -> bool:
         way = found[0]
         if _passes_on(role, stranger, way, process, shape):
             return False
-        middle = max(1, process.T // 2)
+        base = 1 if process.T > 1 else bases(replace_noise(role), stranger, way, process, shape)[0]
+        middle = max(base, process.T // 2)
         with seeded(1):
-            first = _results(role, stranger, way, process, middle, 1, shape)
+            first = _results(role, stranger, way, process, middle, base, shape)
         with seeded(2):
-            again = _results(role, stranger, way, process, middle, 1, shape)
+            again = _results(role, stranger, way, process, middle, base, shape)
         return len(first) > 1 and all(
             a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
             for a, b in zip(first, again, strict=True)
