@@ -157,3 +157,43 @@ def test_continuous_time_is_looked_at_near_its_ends() -> None:
     turned = finding(lambda x_0, t: perturb(x_0, t, -1.0), betas=None)
     assert turned.verdict == "bug"
     assert "NaN" in turned.diagnoses[0].explains
+
+
+def test_pure_noise_at_the_end_of_continuous_time() -> None:
+    def perturb(x_0: Tensor, t: Tensor) -> Tensor:
+        angle = along_items(torch.as_tensor(t, dtype=x_0.dtype), x_0) * math.pi / 2
+        return angle.cos() * x_0 + angle.sin() * torch.randn_like(x_0)
+
+    found = finding(perturb, betas=None)
+    assert found.verdict == "right"
+    # What is expected is that of the levels that were measured.
+    assert found.measured.partition(";")[2] == found.expected.partition(";")[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tables_in_half_precision(dtype: torch.dtype) -> None:
+    signal, spread = ABAR.sqrt().to(dtype), (1 - ABAR).sqrt().to(dtype)
+
+    def q_sample(x_0: Tensor, t: Tensor, noise: Tensor, share: float = 1.0) -> Tensor:
+        kept, added = along_items(signal[t], x_0), along_items(spread[t], x_0)
+        return kept * x_0 + share * added * noise
+
+    found = finding(q_sample)
+    assert found.verdict == "fragile"
+    assert str(dtype) in found.why
+    assert finding(lambda x_0, t, noise: q_sample(x_0, t, noise, 1.01)).verdict == "bug"
+
+
+@pytest.mark.parametrize("least", [1e-4, 1e-2])
+def test_a_flow_with_a_least_noise(least: float) -> None:
+    """x_t = t·x_1 + (1 − (1 − σ_min)·t)·ε: Lipman et al. 2023, eq. (22)."""
+
+    def path(x_0: Tensor, t: Tensor, noise: Tensor, more: float = 0.0) -> Tensor:
+        t = along_items(torch.as_tensor(t, dtype=x_0.dtype), x_0)
+        return (t + more) * x_0 + (1 - (1 - least) * t) * noise
+
+    facts = {"betas": None, "scale": "flow"}
+    found = finding(path, **facts)
+    assert found.verdict == "equivalent"
+    assert f"σ_min = {least:g}" in found.convention
+    assert finding(lambda x_0, t, z: path(x_0, t, z, 0.01), **facts).verdict == "bug"

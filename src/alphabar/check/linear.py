@@ -177,6 +177,8 @@ def finding(
     stranger: Stranger, role: Role, best: Evidence, process: Process, begin: float
 ) -> Finding:
     """What the evidence says."""
+    if role.read is not None and best.at:
+        process = role.read(best.at, process)
     diagnoses = _diagnoses(role, best)
     verdict: Verdict = "bug" if diagnoses or best.explained is None else "right"
     why = ""
@@ -339,7 +341,7 @@ def _mixed(
     """How many items of one batch, each at a t of its own, are not as the law says."""
     assert best.explained is not None
     law = best.explained.convention
-    if best.noisy or best.ignored or law.is_chain or NOISE not in law.formulas:
+    if best.noisy or best.ignored or law.is_chain or law not in role.conventions:
         return ""
     known = process
     if role.read is not None:
@@ -350,6 +352,8 @@ def _mixed(
         t = best.steps.flip(0) + 1 - best.base
     if role.lands:
         t = t[~known.is_last(t)]
+    for formula in law.formulas.values():
+        t = t[formula.at(known, t).isfinite()]  # pure noise tells no level
     t = t[:n]
     if len(t) < min(n, 2):
         return ""
@@ -676,11 +680,64 @@ def weigh(
         whole = _composed(role, series, index + 1 - base, process)
         if whole is not None:
             others.insert(0, whole)
+    weak = ""
+    if best is None and not others:
+        best = least_noise(role.conventions, series, index, base, process)
+    if best is None and not others:
+        best, weak = _in_half(role, series, index, base, process)
     apart = min(_apart(series, c, index + 1 - base, process) for c in role.conventions)
     noisy, numbers = not all(one.exact for one in all_), max(one.count for one in all_)
     evidence = Evidence(called, takes, index, series, best, base, ignored, tuple(others), apart)
     place = "t" if process.has_table else "move" if role.lands else "level"
-    return evidence._replace(noisy=noisy, numbers=numbers, place=place)
+    return evidence._replace(noisy=noisy, numbers=numbers, place=place, weak=weak)
+
+
+def least_noise(
+    laws: Sequence[Convention],
+    series: Mapping[str, Series],
+    index: Int64[Tensor, " n"],
+    base: int,
+    process: Process,
+) -> Explanation | None:
+    """A straight flow that ends at noise of a size σ_min, in place of the data themselves.
+
+    b ← b + σ_min·a,    a·x_0 + b·z the law    (Lipman et al. 2023, eq. (20))
+    """
+    t = index + 1 - base
+    for law in laws:
+        names = {b.name for f in law.formulas.values() for b, _ in f.powers}
+        if not names or not names <= {"signal", "spread"} or NOISE not in law.formulas:
+            continue
+        a, b = (law.formulas[name].at(process, t) for name in ("x_0", NOISE))
+        z = series[NOISE]
+        least = ((z.values - b)[a > 0.1] / a[a > 0.1]).median().item()
+        if not 1e-6 < least <= 0.2:
+            continue
+        named_so = law._replace(name=f"{law.name}, σ_min = {least:.3g}", is_usual=False)
+        straight = {**series, NOISE: Series(z.values - least * a, z.errors)}
+        found = explain(straight, index, (named_so,), (base,), process)
+        if found and found[0].is_right:
+            return found[0]
+    return None
+
+
+def _in_half(
+    role: Role,
+    series: Mapping[str, Series],
+    index: Int64[Tensor, " n"],
+    base: int,
+    process: Process,
+) -> tuple[Explanation | None, str]:
+    """Right but for the rounding of tables in half precision, where every coefficient is one."""
+    values = torch.cat([one.values for one in series.values()])
+    for dtype, share in ((torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7)):
+        rounded = values.to(dtype).double()
+        if not bool(((values - rounded).abs() <= 1e-5 * values.abs() + 1e-7).all()):
+            continue
+        found = explain(series, index, role.conventions, (base,), process, loose=share)
+        if found and found[0].is_right:
+            return found[0], f"right to the digits of {dtype}: keep tables in float32"
+    return None, ""
 
 
 def _kept(
