@@ -43,10 +43,6 @@ def test_t_along_the_last_axis_mixes_items() -> None:
     found = finding(lambda x_0, t, noise: mixed(x_0, t, noise, along_last))
     assert found.verdict == "fragile"
     assert "last axis" in found.why
-    # Three items of three numbers: no error, and all of them wrong.
-    x_0, noise, t = torch.ones(3, 3), torch.zeros(3, 3), torch.tensor([0, 500, 999])
-    silent = mixed(x_0, t, noise, along_last)
-    assert not torch.allclose(silent, mixed(x_0, t, noise), atol=0.1)
 
 
 def test_only_a_batch_of_t_and_that_along_the_last_axis() -> None:
@@ -103,7 +99,16 @@ def test_the_noise_that_is_returned(turned: bool) -> None:
         both = mixed(x_0, t, torch.randn_like(x_0)), torch.randn_like(x_0)
         return both[::-1] if turned else both
 
+    def masked(x_0: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        both = *q_sample(x_0, t), (torch.rand_like(x_0) > 0.5).float()
+        return both[::-1] if turned else both
+
+    def of_two_times(x_0: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        return twice(x_0, t)[turned], mixed(x_0, (t - 9).clamp(0), torch.randn_like(x_0))
+
     assert finding(q_sample).verdict == "right"
+    assert finding(masked).verdict == "right"
+    assert finding(of_two_times).verdict == "right"
     assert ids(finding(twice)) == ["marginal/other-noise"]
 
 
@@ -152,7 +157,6 @@ def test_continuous_time_is_looked_at_near_its_ends() -> None:
         spread = torch.sqrt(-torch.expm1(-area))
         return torch.exp(-0.5 * area) * x_0 + spread * torch.randn_like(x_0)
 
-    assert math.isclose(0.1 / (0.5 * 19.9), 0.01, rel_tol=0.01)  # the area's other root
     assert finding(perturb, betas=None).verdict == "right"
     turned = finding(lambda x_0, t: perturb(x_0, t, -1.0), betas=None)
     assert turned.verdict == "bug"

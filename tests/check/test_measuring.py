@@ -207,3 +207,24 @@ def test_a_prediction_that_there_is_not() -> None:
             one(lambda model, x, t: x, betas=betas(), predicts="noise")
     with pytest.raises(ValueError, match="predicts = 'flow': choose eps, x_0, v"):
         check.sampler(lambda model, x: x, betas=betas(), predicts="flow")
+
+
+@pytest.mark.parametrize(
+    "odd", [np.array([None, 1]), np.array(["a"]), torch.eye(3).to_sparse(), None, "x", {}, object()]
+)
+def test_odd_results_are_unchecked(odd: object) -> None:
+    for one in (check.marginal, check.transition, check.posterior, check.step, check.loss):
+        assert one(lambda x, t: odd, betas=betas()).verdict == "unchecked"
+    assert check.schedule(lambda t: odd, gives="sigma_prime").verdict == "unchecked"
+
+
+def test_what_fails_in_the_middle_is_unchecked_and_what_is_misspelt_is_not() -> None:
+    left = iter(range(3))
+
+    def tires(x_0: Tensor, t: Tensor) -> Tensor:
+        next(left)
+        return x_0
+
+    assert check.marginal(tires, betas=betas()).verdict == "unchecked"
+    with pytest.raises(TypeError, match="betaz"):
+        check.marginal(tires, betaz=betas())

@@ -52,7 +52,8 @@ def test_few_mutants_pass_and_those_are_listed(bench: Bench) -> None:
 def test_nineteen_of_twenty_mutants_are_caught(bench: Bench) -> None:
     """Those that run, change what they do, and are not right as well. One not listed is missed.
 
-    A bug, or fragile for a reason that the right code does not have, or that it can't be checked.
+    As a bug, or as fragile for a reason that the right code does not have. Of the few that run and
+    cannot be checked nothing is known.
     """
     tally: Counter[str] = Counter()
     missed: list[str] = []
@@ -64,8 +65,8 @@ def test_nineteen_of_twenty_mutants_are_caught(bench: Bench) -> None:
             missed.append(mutant.words)
         else:
             tally[fate.what] += 1
-    seen = tally["caught"] + tally["told"] + tally["unchecked"]
-    rate = seen / (seen + tally["missed"])
+    seen = tally["caught"] + tally["told"]
+    rate = seen / (seen + tally["missed"] + tally["unchecked"])
     print(f"{rate:.3f}: {dict(tally)}", *missed, sep="\n")
     assert rate >= GOAL
     assert set(missed) <= MISSED

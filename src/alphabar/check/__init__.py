@@ -10,12 +10,14 @@ report. All raise `ValueError` for betas or a prediction that mean nothing.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from alphabar.check.affine import NotFinite
 from alphabar.check.drift import judge_drift
 from alphabar.check.ema import check_ema
 from alphabar.check.embedding import check_embedding
@@ -35,7 +37,6 @@ from alphabar.check.scales import PREDICTIONS
 from alphabar.check.schedule import check_schedule
 from alphabar.check.scheduler import Facts as Held
 from alphabar.check.scheduler import check_scheduler
-from alphabar.check.stranger import CannotCheck
 from alphabar.check.time_sampling import check_time_sampling
 from alphabar.check.weighting import CLAIMS, check_weighting
 
@@ -66,15 +67,22 @@ _PREDICTIONS = ("eps", "x_0", "v")
 
 
 def _whole(check: Callable[..., Report]) -> Callable[..., Report]:
-    """Whatever the person's function does in the middle of a check, there is a report."""
+    """Whatever the person's function does in the middle of a check, there is a report.
+
+    A `ValueError` is said of what the person has stated.
+    """
+    signature = inspect.signature(check)
 
     @functools.wraps(check)
-    def guarded(function: Any, *args: Any, **kwargs: Any) -> Report:
+    def guarded(*args: Any, **kwargs: Any) -> Report:
+        function = next(iter(signature.bind(*args, **kwargs).arguments.values()))
         try:
-            return check(function, *args, **kwargs)
-        except (CannotCheck, LookupError, StopIteration, RuntimeError, AssertionError) as error:
+            return check(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, ValueError) and not isinstance(error, NotFinite):
+                raise
             name = getattr(function, "__qualname__", type(function).__name__)
-            why = f"{name} worked at first and then did not: {type(error).__name__}: {error}"
+            why = f"{name} could not be followed to the end: {type(error).__name__}: {error}"
             return Report((Finding(name, check.__name__, "unchecked", "", "", "", why=why),))
 
     return guarded
@@ -236,6 +244,7 @@ def scheduler(
     return Report(check_scheduler(object_, facts, given or {}))
 
 
+@_whole
 def schedule(
     values: object,
     claims: str | None = None,

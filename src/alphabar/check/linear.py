@@ -40,7 +40,7 @@ from alphabar.check.stranger import CannotCheck, Stranger, Way, seeded, ways
 FEW, MANY = 512, 60_000
 MIXED = 2000  # items of one batch, each at a t of its own
 EACH = ("t: int64 (B,)", "t: int64 (B, 1)", "t: float (B,)")  # forms with one for each item
-ONE = "t: int64 (1,)"
+ALONE = "t: int64 (1,)"
 ALONG = (
     "right with one t for all items; one for each is laid along the last axis, which raises, or "
     "mixes items in silence where that axis has their number"
@@ -305,12 +305,21 @@ def _other_noise(
         if len(results) <= max(way.others):
             return []
         columns = [v.double().flatten() for v in (*known, results[way.picked])]
-        of = [results[j] for j in way.others]
+        of = [results[j] for j in way.others if j != way.picked]
         beside.append([(v, least_squares(columns, v)[1]) for v in of])
-    for (first, left), (again, _) in zip(*beside, strict=True):
-        if not torch.equal(first, again) and left > 0.05 * first.square().mean().sqrt():
+    first, again = beside
+    if any(left <= 0.05 * v.square().mean().sqrt() for v, left in first):
+        return []  # the noise in the result, or what is made of it
+    for (v, left), (other, _) in zip(first, again, strict=True):
+        if left > 0.95 and not torch.equal(v, other) and _is_normal(v):
             return [("other noise", "it draws twice: one is in the result, and one is returned")]
     return []
+
+
+def _is_normal(v: Tensor) -> bool:
+    """Whether these look like draws of N(0, 1), by their first four moments."""
+    moments = torch.stack([v.mean(), v.square().mean(), v.pow(4).mean() / 3])
+    return bool((moments - torch.tensor([0.0, 1.0, 1.0])).abs().max() < 0.3)
 
 
 def _apart_from_others(
@@ -328,7 +337,7 @@ def _apart_from_others(
     mixed = _mixed(role, stranger, best, along, process, best.shape[-1])
     if not mixed:
         return best
-    if way.t_form == ONE:  # no plain number will do
+    if way.t_form == ALONE:  # no plain number will do
         mixed += ": t is laid along the last axis"
         return best._replace(others=(*best.others, ("mixed t", mixed)))
     # Training gives each item a t of its own; whole chains go through the steps together.

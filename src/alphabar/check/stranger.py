@@ -98,9 +98,10 @@ class Stranger:
 def tensors_of(result: object) -> list[Tensor]:
     """All tensors in what a function returns, in their order."""
     if isinstance(result, Tensor):
-        return [result]
+        return [result if result.layout == torch.strided else result.to_dense()]
     if isinstance(result, np.ndarray | np.generic | float | int):
-        return [torch.as_tensor(np.asarray(result))]
+        array = np.asarray(result)
+        return [torch.as_tensor(array)] if array.dtype.kind in "biufc" else []
     if isinstance(result, Mapping):
         return [t for value in result.values() for t in tensors_of(value)]
     if isinstance(result, list) and result and all(isinstance(v, int | float) for v in result):
