@@ -200,7 +200,17 @@ def test_the_score_is_told_one_of_many_levels(level) -> None:  # type: ignore[no
         return function
 
     assert kinds(annealed(lambda sigma, a: level(sigma))) == []
-    assert kinds(annealed(lambda sigma, a: a)) == ["langevin/told-no-level"]
+    # A number of its own for each level may be what the network was trained with.
+    for told in (
+        lambda sigma, a: a,
+        lambda sigma, a: sigma**2,
+        lambda sigma, a: math.log(sigma) / 4,
+    ):
+        found = check_langevin(annealed(told))
+        assert found.verdict == "fragile"
+        assert "tell your network the levels 1, 0.5, 0.2, 0.1" in found.why
+    out_of_order = annealed(lambda sigma, a: math.cos(9 * sigma))
+    assert kinds(out_of_order) == ["langevin/told-no-level"]
 
 
 def test_in_place_is_fragile() -> None:

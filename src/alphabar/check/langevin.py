@@ -102,6 +102,15 @@ class Move(NamedTuple):
     exact: bool
 
 
+class Judged(NamedTuple):
+    """What a call comes to."""
+
+    moves: list[Move]
+    problems: list[tuple[str, ...]]
+    notes: list[str]
+    doubt: str  # on what it depends whether it is right
+
+
 class Called(NamedTuple):
     """How a function is called: what goes where."""
 
@@ -144,9 +153,9 @@ def check_langevin(
     T = 1000 if betas is None else len(betas)
     called: Called | None = None
     try:
-        called, moves, problems, notes = _best(stranger, T)
+        called, (moves, problems, notes, doubt) = _best(stranger, T)
     except _NeverFinite:
-        moves, notes = [], []
+        moves, notes, doubt = [], [], ""
         problems = [("not finite", _NOT_FINITE, "it is NaN or infinite")]
     except CannotCheck as error:
         seconds = time.perf_counter() - begin
@@ -155,7 +164,9 @@ def check_langevin(
         )
     verdict: Verdict = "bug" if problems else "right"
     why = ""
-    if verdict == "right" and stranger.modified:
+    if verdict == "right" and doubt:
+        verdict, why = "fragile", doubt
+    elif verdict == "right" and stranger.modified:
         verdict, why = "fragile", "it changes the x that it is handed; work on a copy"
     return Finding(
         stranger.name,
@@ -174,9 +185,7 @@ def check_langevin(
 # --- calling
 
 
-def _best(
-    stranger: Stranger, T: int
-) -> tuple[Called, list[Move], list[tuple[str, ...]], list[str]]:
+def _best(stranger: Stranger, T: int) -> tuple[Called, Judged]:
     """The way of calling it that was meant, and what its moves are."""
     parameters = stranger.parameters()
     least = sum(p.default is p.empty for p in parameters)
@@ -209,10 +218,10 @@ def _best(
             f"{said or 'look at what it returns'}"
         )
     called, shape, dtype = best
-    moves, problems, notes = _judged(stranger, called, (FEW, *shape), dtype)
-    if any(not move.exact for move in moves):
-        moves, problems, notes = _judged(stranger, called, (MANY, *shape), dtype)
-    return called, moves, problems, notes
+    judged = _judged(stranger, called, (FEW, *shape), dtype)
+    if any(not move.exact for move in judged.moves):
+        judged = _judged(stranger, called, (MANY, *shape), dtype)
+    return called, judged
 
 
 def _first(
@@ -299,7 +308,7 @@ def _run(stranger: Stranger, called: Called, shape: tuple[int, ...], dtype: torc
 
 def _judged(
     stranger: Stranger, called: Called, shape: tuple[int, ...], dtype: torch.dtype
-) -> tuple[list[Move], list[tuple[str, ...]], list[str]]:
+) -> Judged:
     with seeded(11):
         run = _run(stranger, called, shape, dtype)
         again = _run(stranger, called, shape, dtype)
@@ -322,12 +331,16 @@ def _judged(
     moves, problems, notes = best
     if not torch.allclose(run.score.asked[0], x, atol=1e-5):
         problems.append(("asked elsewhere", "the score is not asked at the x that was handed over"))
-    problems += _problems_of_levels(called, run)
+    otherwise = _told_otherwise(called, run)
+    problems += _problems_of_levels(otherwise)
     if any(m.b.value for m in moves) and _same(run, again):
         problems.append(("the same noise", "two calls have the same noise: draw it afresh"))
     elif _repeats(run, moves):
         problems.append(("the same noise", "all moves have the same noise: draw it afresh"))
-    return moves, problems, notes
+    doubt = ""
+    if otherwise:
+        doubt = f"right if {_listed(otherwise)} tell your network the levels {_listed(_LEVELS)}"
+    return Judged(moves, problems, notes, doubt)
 
 
 def _moves(run: Run, end: Tensor | None) -> list[Move]:
@@ -431,25 +444,37 @@ def _problems(moves: Sequence[Move]) -> list[tuple[str, ...]]:
     return list(found.values())
 
 
-def _problems_of_levels(called: Called, run: Run) -> list[tuple[str, ...]]:
-    """Of many levels, the score must be told one that was handed over: itself, its place, its log.
+def _told_otherwise(called: Called, run: Run) -> list[float]:
+    """What the score is told of many levels, where that is neither a level, its place nor its log.
 
     A single level may be told in any unit.
     """
     if not called.is_of_many:
         return []
     known = [*_LEVELS, *range(len(_LEVELS) + 1), *map(math.log, _LEVELS)]
-    for told in run.score.told:
-        if told and not any(math.isclose(v, k, rel_tol=1e-5) for v in told for k in known):
-            return [
-                (
-                    "told no level",
-                    f"it is told {told[0]:.4g}, and the levels are {', '.join(map(str, _LEVELS))}",
-                    "the score is told a number that is no level",
-                    "score(x, sigma), with one of the levels that were handed over",
-                )
-            ]
-    return []
+    told = [v for v in run.score.told if v]
+    named_so = [any(math.isclose(v, k, rel_tol=1e-5) for v in one for k in known) for one in told]
+    return [] if all(named_so) else list(dict.fromkeys(one[0] for one in told))
+
+
+def _problems_of_levels(otherwise: Sequence[float]) -> list[tuple[str, ...]]:
+    """Each level must be told by a number of its own."""
+    steps = [after - before for before, after in itertools.pairwise(otherwise)]
+    in_order = all(step < 0 for step in steps) or all(step > 0 for step in steps)
+    if not otherwise or (len(otherwise) == len(_LEVELS) and in_order):
+        return []
+    return [
+        (
+            "told no level",
+            f"it is told {_listed(otherwise)}, and the levels are {_listed(_LEVELS)}",
+            "the score is told a number that is no level",
+            "score(x, sigma), with one of the levels that were handed over",
+        )
+    ]
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{v:.4g}" for v in numbers)
 
 
 def _problems_of(move: Move) -> Iterator[tuple[str, ...]]:
