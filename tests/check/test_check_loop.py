@@ -221,3 +221,109 @@ def test_a_step_that_is_taken_for_a_mean_is_told() -> None:
     found = check.posterior(p_sample, BETAS).functions[0]
     assert found.diagnoses[0].id == "posterior/adds-noise", found
     assert "step" in found.diagnoses[0].remedy
+
+
+def rule(weights: Sequence[float], stages: Sequence[float]) -> Callable[..., Tensor]:
+    """Explicit stages, each of the one before, and their weights: RK4, RK3 and such."""
+
+    def generate(model: Callable[..., Tensor], x: Tensor) -> Tensor:
+        for t, s in pairwise(torch.linspace(1, 0, 11)):
+            h, k, total = s - t, torch.zeros_like(x), torch.zeros_like(x)
+            for weight, c in zip(weights, stages, strict=True):
+                k = model(x + c * h * k, t + c * h)
+                total = total + weight * k
+            x = x + h * total
+        return x
+
+    return generate
+
+
+def adams(weight: float) -> Callable[..., Tensor]:
+    def generate(model: Callable[..., Tensor], x: Tensor) -> Tensor:
+        before = None
+        for t, s in pairwise(torch.linspace(0, 1, 21)):
+            v = model(x, t)
+            x = x + (s - t) * (v if before is None else (1 + weight) * v - weight * before)
+            before = v
+        return x
+
+    return generate
+
+
+@pytest.mark.parametrize(
+    "generate",
+    [
+        rule((1 / 6, 1 / 3, 1 / 3, 1 / 6), (0, 0.5, 0.5, 1)),
+        rule((0.25, 0, 0.75), (0, 1 / 3, 2 / 3)),
+        adams(0.5),
+    ],
+)
+def test_a_flow_may_be_walked_by_any_method(generate: Callable[..., Tensor]) -> None:
+    found = check.sampler(generate, predicts="flow", scale="flow").functions[0]
+    assert found.verdict == "right", found
+    assert "straight lines" in found.convention
+
+
+@pytest.mark.parametrize(
+    "generate",
+    [
+        rule((1 / 6, 1 / 3, 1 / 3, 1 / 6), (0, 0.5, 0.5, 0.5)),
+        rule((1 / 6, 1 / 3, 1 / 3, 1 / 3), (0, 0.5, 0.5, 1)),
+        adams(0.25),
+        adams(-0.5),
+    ],
+)
+def test_a_flow_is_walked_to_second_order(generate: Callable[..., Tensor]) -> None:
+    found = check.sampler(generate, predicts="flow", scale="flow").functions[0]
+    assert found.verdict == "bug", found
+
+
+@pytest.mark.parametrize("size", [1, 255])
+@pytest.mark.parametrize("clean", [0, 10])
+def test_a_loop_may_return_a_picture(size: int, clean: int) -> None:
+    inner = loop_of(Scheduler(clean=clean), 20)
+
+    def generate(model: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        return size * (inner(model, shape).clamp(-1, 1) + 1) / 2
+
+    found = check.sampler(generate, BETAS).functions[0]
+    assert found.verdict == ("bug" if clean else "equivalent"), found
+    assert f"returned in [0, {size}]" in found.convention
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_noise_that_a_caller_may_silence_is_no_bug(is_used: bool) -> None:
+    def denoise(x: Tensor, t: int, eps: Tensor, z: Tensor | None = None) -> Tensor:
+        z = torch.randn_like(x) if z is None or not is_used else z
+        mean = (x - BETAS[t] / (1 - ABAR[t]).sqrt() * eps) / (1 - BETAS[t]).sqrt()
+        return (mean + BETAS[t].sqrt() * z).to(x.dtype)
+
+    found = check.step(denoise, BETAS).functions[0]
+    assert found.verdict == ("fragile" if is_used else "bug"), found
+    assert ("z = 0" in found.why) == is_used
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_levels_without_0_leave_noise(repeats: bool) -> None:
+    sigmas = torch.linspace(80 ** (1 / 7), 0.01 ** (1 / 7), 12).double() ** 7
+
+    def generate(model: Callable[..., Tensor], x: Tensor) -> Tensor:
+        for sigma, to in pairwise(torch.cat([sigmas, sigmas[-1:]]) if repeats else sigmas):
+            x = x + (to - sigma) * (x - model(x, sigma)) / sigma
+        return x
+
+    found = check.sampler(generate, predicts="x_0", scale="ve", sigmas=sigmas).functions[0]
+    assert found.verdict == ("bug" if repeats else "fragile"), found
+    assert repeats or "ends at σ = 0.01" in found.why
+
+
+def test_guidance_may_ask_both_in_one_question() -> None:
+    def generate(model: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            with_, without = model(torch.cat([x, x]), t.repeat(2)).chunk(2)
+            return without + 3 * (with_ - without)
+
+        return loop_of(Scheduler(), 20)(guided, shape)
+
+    found = check.sampler(generate, BETAS).functions[0]
+    assert found.verdict == "right", found

@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from statistics import median
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from alphabar.check.explain import Convention, Explanation, Part
-from alphabar.check.formula import Formula, Moves, Process
+from alphabar.check.formula import Moves, Process
 from alphabar.check.linear import Evidence, Role
-from alphabar.check.loop import Audit
+from alphabar.check.loop import Audit, by_path
 from alphabar.check.stranger import Way
 
 _OFF = 0.04  # of the power, beside what the method itself may be off by
@@ -39,12 +37,7 @@ def judge_drift(
     """What explains the powers of all steps that are short enough to tell."""
     told = audit.log_snr
     process = Moves.between(told[:-1], told[1:])
-    law = Convention("the flow in time", {"x_0": Formula.of(), "ε": Formula.of(noise=0.5)})
-    parts = tuple(Part(name, f, None, 0.0) for name, f in law.formulas.items())
-    right = Explanation(law, 1, parts, 0.0)
-    none = torch.empty(0, dtype=torch.int64)
-    evidence = Evidence(str(way), way.order, none, {}, right, 1, False, ())
-    return _judged(audit, evidence), process
+    return _judged(audit, by_path(way, "the flow in time")), process
 
 
 def _judged(audit: Audit, evidence: Evidence) -> Evidence:

@@ -26,7 +26,8 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from alphabar.check.affine import Affine, Law, NotFinite, Recorder, Value, fit
-from alphabar.check.formula import Moves, Process
+from alphabar.check.explain import Convention, Explanation, Part
+from alphabar.check.formula import Formula, Moves, Process
 from alphabar.check.linear import INSIDE, Evidence, Role, finding, unchecked, weigh
 from alphabar.check.report import Finding
 from alphabar.check.scales import (
@@ -89,6 +90,11 @@ class Knowing(nn.Module):
     def forward(self, *values: Any, **named: Any) -> Tensor:
         """What follows from x_0, and the place in the range of variances where there is one."""
         said = (*values, *named.values())
+        if any(self._is_doubled(value) for value in said):  # for guidance, both in one question
+            half = Knowing.forward(
+                self, *map(self._half, values), **{name: self._half(v) for name, v in named.items()}
+            )
+            return torch.cat([half, half])
         for value in said:
             if isinstance(value, Tensor) and value.ndim > 1 and len(value) == self.shape[0]:
                 self.met = self.met or tuple(value.shape)
@@ -111,6 +117,19 @@ class Knowing(nn.Module):
             return made
         return torch.cat([made, torch.full_like(made, self.place)], 1)
 
+    def _is_doubled(self, value: Any) -> bool:
+        """Whether this is x twice, one after the other."""
+        n = self.shape[0]
+        if not isinstance(value, Tensor) or value.shape != (2 * n, *self.shape[1:]):
+            return False
+        return torch.equal(value[:n], value[n:])
+
+    def _half(self, value: Any) -> Any:
+        """The first half of what is said of both, item by item."""
+        n = self.shape[0]
+        is_of_both = isinstance(value, Tensor) and value.ndim > 0 and len(value) == 2 * n
+        return value[:n] if is_of_both else value
+
     def data(self) -> Tensor:
         """The x_0 of the next answer."""
         return self.size * (2 * torch.from_numpy(self.generator.random(self.shape)) - 1)
@@ -123,6 +142,14 @@ class _Steady(Knowing):
         """The same as before."""
         self.generator = np.random.default_rng(0)
         return super().data()
+
+
+class _Rising(Knowing):
+    """A model whose answers are the time: a method of first order ends beside their integral."""
+
+    def forward(self, *values: Any, **named: Any) -> Tensor:
+        """The label that it is told."""
+        return torch.full_like(super().forward(*values, **named), self.asked[-1].label)
 
 
 @dataclass(frozen=True)
@@ -205,6 +232,9 @@ def _looped(
         way = replace(first, picked=picked)
         for scale in loop.scales:
             found = _judged(role, stranger, way, tried, loop, scale, loop.predicts, judge)
+            if _walks_straight(stranger, way, tried, loop, scale, found[0]):
+                name = "a method of several stages or answers, exact on straight lines"
+                found = by_path(way, name), found[1]
             if best is None or found[0].cost < best[0].cost:
                 best = found
         if best is not None and _is_right(best[0]):
@@ -235,6 +265,62 @@ def _starts_alike(stranger: Stranger, way: Way, tried: Mapping[str, Any], loop: 
         shown.append(model.asked[0].x if model.asked else None)
     one, other = shown
     return one is not None and other is not None and torch.equal(one, other)
+
+
+def by_path(way: Way, name: str) -> Evidence:
+    """The evidence of a loop that is right on its whole way, not by the coefficients of a move."""
+    law = Convention(name, {"x_0": Formula.of(), "ε": Formula.of(noise=0.5)})
+    parts = tuple(Part(term, f, None, 0.0) for term, f in law.formulas.items())
+    none = torch.empty(0, dtype=torch.int64)
+    right = Explanation(law, 1, parts, 0.0)
+    return Evidence(str(way), way.order, none, {}, right, 1, False, ())
+
+
+def _walks_straight(
+    stranger: Stranger,
+    way: Way,
+    tried: Mapping[str, Any],
+    loop: Loop,
+    scale: Scale,
+    evidence: Evidence,
+) -> bool:
+    """Whether all that is wrong with a flow's loop is that it leans on many answers, rightly.
+
+    Any consistent method walks a straight line exactly, and asks about points of that line alone.
+    One that leans on many answers must be of second order too, but for a first step of its own.
+    """
+    known = {"second stage", "last step", "first order", "last σ repeated"}
+    kinds = {kind for kind, _ in evidence.others}
+    if not scale.is_flow or loop.predicts != "flow" or evidence.is_right or kinds - known:
+        return False
+    ended: list[tuple[Knowing, Tensor]] = []
+    for kind in (_Steady, _Rising):
+        model = kind(tried["model"].shape, scale, loop.predicts)
+        with seeded(3), Recorder() as recorder, torch.no_grad(), suppress(CannotCheck):
+            model.recorder = recorder
+            ended.append((model, way.call(stranger, {**tried, "model": model}).double()))
+            if len(recorder.draws) > model.asked[0].drawn:
+                return False
+    if len(ended) < 2:
+        return False
+    (steady, end), (rising, risen) = ended
+    first = steady.asked[0]
+    alpha, sigma = scale.level(first.label)
+    if sigma < 1 - 1e-2 or abs(first.eps.std().item() - 1) > 0.05:
+        return False
+    for asked in steady.asked:
+        alpha, sigma = scale.level(asked.label)
+        if (asked.x.double() - alpha * first.x_0 - sigma * first.eps).abs().max() > 1e-4:
+            return False
+    if (end - first.x_0).abs().max() > 1e-3:
+        return False
+    labels = [*dict.fromkeys(asked.label for asked in rising.asked)]
+    if len(labels) < 2:
+        return False
+    goal = 1.0 if scale is FLOW_UP else 0.0
+    made = 0.5 * (goal**2 - labels[0] ** 2)
+    off = (risen - rising.asked[0].x.double()).mean().item() - made
+    return abs(off) <= 0.6 * (labels[1] - labels[0]) ** 2 + 1e-3
 
 
 class _Once(Knowing):
@@ -292,7 +378,7 @@ def ends(
             with seeded(3), torch.no_grad():
                 end = way.call(stranger, {**tried, "model": model})
             if end.is_floating_point():
-                made.append((end.double(), model.asked[-1].x_0))
+                made.append((_as_data(end)[0].double(), model.asked[-1].x_0))
         if len(made) == len(sizes):
             found.append(made)
     if not found:
@@ -491,7 +577,44 @@ def _judged(
     if not model.asked:
         raise CannotCheck("the model was never asked: pass it on as model(x, t)")
     handed: dict[str, Tensor] = {k: tried[k] for k in ("x_T", "other") if k in way.order}
-    return judge(role, audited(model, end, recorder, handed), way, handed)
+    end, said = _as_data(end)
+    audit = audited(model, end, recorder, handed)
+    left = _left(audit, loop)
+    if left is not None:
+        audit = replace(audit, to=[*audit.to[:-1], scale.log_snr(left)])
+    evidence, moves = judge(role, audit, way, handed)
+    if left is not None:
+        weak = f"it ends at σ = {left:.3g}, as the levels do: append 0, or that noise is left"
+        evidence = evidence._replace(weak=weak)
+    if said and evidence.explained is not None:
+        law = evidence.explained.convention._replace(is_usual=False)
+        explained = evidence.explained._replace(convention=law)
+        evidence = evidence._replace(called=f"{said}; {evidence.called}", explained=explained)
+    return evidence, moves
+
+
+def _left(audit: Audit, loop: Loop) -> float | None:
+    """The last σ that was stated, where it is not 0 and the loop ends with that noise."""
+    last = audit.at.get(len(audit.labels))
+    if loop.sigmas is None or audit.scale is not EXPLODING or last is None:
+        return None
+    stated = loop.sigmas[-1].item()
+    noise = math.hypot(last.of["ε"].value, last.noise.value)
+    if stated <= 0 or audit.labels[-1] <= stated or abs(noise - stated) > 1e-3 * stated:
+        return None
+    return stated
+
+
+def _as_data(end: Tensor) -> tuple[Tensor, str]:
+    """What a loop returns, in the range of its data if it has made a picture of them.
+
+    The model's data are even about 0, so those of a picture are about its middle.
+    """
+    if end.is_floating_point():
+        for size, said in ((1.0, "returned in [0, 1]"), (255.0, "returned in [0, 255]")):
+            if abs(end.double().mean().item() / size - 0.5) < 0.05:
+                return 2 * end / size - 1, said
+    return end, ""
 
 
 def audited(model: Knowing, end: Tensor, recorder: Recorder, handed: Mapping[str, Tensor]) -> Audit:
@@ -722,7 +845,7 @@ def _in_two_stages(audit: Audit) -> bool:
 
 def _last(audit: Audit) -> list[tuple[str, str]]:
     """The last move, to clean data, must be the last answer and nothing else."""
-    if _in_two_stages(audit):
+    if _in_two_stages(audit) or audit.to[-1] < math.inf:
         return []
     weights = audit.older.get(len(audit.labels), [])
     if any(abs(w) > _LEAST for w in weights):
