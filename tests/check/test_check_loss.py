@@ -177,3 +177,32 @@ def test_one_t_for_all_items_is_fragile() -> None:
     report = check.loss(loss, BETAS)
     assert report.verdict == "fragile"
     assert "one t for all items" in report.functions[0].why
+
+
+def with_label(model, x_0, t, cond=None, noise=None):  # type: ignore[no-untyped-def]
+    z = torch.randn_like(x_0) if noise is None else noise
+    return ((model(mixed(x_0, t, z), t, cond) - z) ** 2).mean()
+
+
+def with_own_t(model, x_0, labels=None):  # type: ignore[no-untyped-def]
+    return with_label(model, x_0, torch.randint(0, T, (len(x_0),)), labels)
+
+
+def with_label_needed(model, x_0, t, y):  # type: ignore[no-untyped-def]
+    return with_label(model, x_0, t, y)
+
+
+def with_both_needed(model, x_0, y):  # type: ignore[no-untyped-def]
+    return with_own_t(model, x_0, y)
+
+
+@pytest.mark.parametrize("loss", [with_label, with_own_t, with_label_needed, with_both_needed])
+def test_what_is_only_handed_on_to_the_model_is_a_label(loss) -> None:  # type: ignore[no-untyped-def]
+    assert check.loss(loss, BETAS).verdict == "right"
+
+
+def test_one_random_t_for_a_whole_batch_is_no_bug() -> None:
+    def loss(model, x_0):  # type: ignore[no-untyped-def]
+        return with_label(model, x_0, torch.randint(0, T, (1,)).expand(len(x_0)))
+
+    assert check.loss(loss, BETAS).verdict == "right"

@@ -42,6 +42,7 @@ from alphabar.check.time_sampling import check_time_sampling
 from alphabar.check.weighting import check_weighting
 
 ONE_FOR_ALL = "right with one t for all items; with a t for each, as training draws them, it raises"
+LABEL = "label"  # what is said of an item beside it
 ITEMS, SHAPES, LABELS = 2048, ((3,), (1, 2, 2)), 8
 LEAST = 200  # numbers at one level, to estimate anything from
 _ROUNDING = 1e-3  # of a target, which is a quotient of differences
@@ -181,7 +182,7 @@ def _checked(
     refused: CannotCheck | None = None
     try:
         with seeded(0):
-            found = _ways(stranger, tried)
+            found = _without_labels(stranger, _ways(stranger, tried), tried)
         loud = _not_left_out(asks, stranger, found)
         for way in found:
             takes = frozenset(way.order)
@@ -305,6 +306,7 @@ def _supplied(facts: Facts, levels: Process, item: tuple[int, ...]) -> dict[str,
         "x_0": x_0,
         "t": t,
         NOISE: torch.randn(shape, generator=generator),
+        LABEL: torch.randn(shape, generator=generator),
         "data": _normalised(x_0, facts.data_range),
     }
 
@@ -408,6 +410,9 @@ def _times(
     T = facts.process.T if facts.process is not None else None
     if T is None and facts.scale != "flow":
         return (), []  # of σ every law is somebody's
+    batch = drawn(ITEMS)
+    if bool((batch == batch[0]).all()):
+        return (), []  # one t for all items: too few draws to tell their law
     found = check_time_sampling(drawn, T, "flow" if T is None else "vp")
     # In few steps of a fine table either count may fit.
     first = {e.base for e, x_t in said if e.is_right and x_t.is_right}
@@ -604,7 +609,7 @@ def _ways(stranger: Stranger, tried: Mapping[str, Any]) -> list[Way]:
     for shape in ((), (ITEMS,)):
         try:
             first: dict[tuple[str, ...], Way] = {}
-            slots = {name: value for name, value in tried.items() if name != "data"}
+            slots = {k: v for k, v in tried.items() if k not in ("data", LABEL)}
             for way in ways(stranger, slots, ("model", "x_0"), shape):
                 first.setdefault(way.order, way)
             return list(first.values())
@@ -612,6 +617,37 @@ def _ways(stranger: Stranger, tried: Mapping[str, Any]) -> list[Way]:
             error = error or refused
     assert error is not None
     raise error
+
+
+def _without_labels(
+    stranger: Stranger, found: Sequence[Way], tried: Mapping[str, Any]
+) -> list[Way]:
+    """Ways in which all that is handed over is used: what reaches the model as it is, is a label.
+
+    Where all ways have such, what stands for noise in them is the label.
+    """
+    kept, labelled = [], []
+    for way in found:
+        handed_on = _handed_on(stranger, way, tried)
+        if not handed_on:
+            kept.append(way)
+        elif handed_on == {NOISE}:
+            order = tuple(LABEL if name == NOISE else name for name in way.order)
+            labelled.append(replace(way, order=order))
+    return kept or labelled or [*found]
+
+
+def _handed_on(stranger: Stranger, way: Way, tried: Mapping[str, Any]) -> set[str]:
+    """What reaches the model as it was handed over, beside x_t and t."""
+    model = Asking(tried["model"].answer.detach())
+    with seeded(7), suppress(CannotCheck):
+        way.call(stranger, {**tried, "model": model})
+    beside = [v for v in (*model.asked[0],)[1:] if isinstance(v, Tensor)] if model.asked else []
+    return {
+        name
+        for name in {"x_0", NOISE} & {*way.order}
+        if any(v.shape == tried[name].shape and torch.equal(v, tried[name]) for v in beside)
+    }
 
 
 def _seen(stranger: Stranger, way: Way, values: Mapping[str, Any]) -> Seen:
