@@ -195,3 +195,14 @@ def test_a_model_is_asked_in_one_order() -> None:
 
     assert ids(label_first) == []
     assert ids(label_once_first) == ["guidance/asked-in-two-orders"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda c, u, s: u + s * (c - u), lambda c, u, w: (1 + w) * c - w * u],
+)
+def test_the_answer_with_the_label_may_come_first(function) -> None:  # type: ignore[no-untyped-def]
+    found = check_guidance(function)
+    assert found.verdict == "equivalent"
+    assert "with the label is handed over first" in found.convention
+    assert check_guidance(lambda c, u, s: c + s * u).verdict == "bug"

@@ -236,7 +236,15 @@ def _free(stranger: Stranger, T: int) -> tuple[list[Wrong], str, list[str], bool
                     notes.append("at some t without guidance: in an interval alone")
             if scale not in found or not bare:
                 found[scale] = one
-    return _of_weights(found, scaled, notes)
+    said = _of_weights(found, scaled, [*notes])
+    if way.label == "answers" and said[0]:
+        # Of two answers nothing tells which is which.
+        turned = {scale: one._replace(a=one.b, b=one.a) for scale, one in found.items()}
+        notes.append("the answer with the label is handed over first")
+        wrong, measured, notes, _ = _of_weights(turned, scaled, notes)
+        if not wrong:
+            return [], measured, notes, True
+    return said
 
 
 def _of_weights(
