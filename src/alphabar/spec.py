@@ -251,14 +251,20 @@ def _convert(raw: str, parameter: inspect.Parameter, text: str) -> object:
     """Read `raw` as the kind of value that the parameter's annotation asks for."""
     annotation = parameter.annotation
     union = isinstance(annotation, types.UnionType)
-    kinds = {get_origin(kind) or kind for kind in (get_args(annotation) if union else [annotation])}
+    stated = get_args(annotation) if union else (annotation,)
+    kinds = {get_origin(kind) or kind for kind in stated}
+    whole = Sequence[int] in stated
     word = raw.strip()
     if str in kinds and (_QUOTED.fullmatch(word) or '"' not in word):
         return re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word
     if bool in kinds and word in ("true", "false"):
         return word == "true"
     if Sequence in kinds and _LIST.fullmatch(word):
-        return [float(number) for number in re.findall(rf"(?:^|-)({_NUMBER})", word)]
+        listed = [float(number) for number in re.findall(rf"(?:^|-)({_NUMBER})", word)]
+        if not whole:
+            return listed
+        if all(number.is_integer() for number in listed):
+            return [int(number) for number in listed]
     if _IS_NUMBER.fullmatch(word):
         number = float(word)
         if int in kinds and math.isfinite(number) and number == int(number):
@@ -266,6 +272,8 @@ def _convert(raw: str, parameter: inspect.Parameter, text: str) -> object:
         if float in kinds:
             return number
     rules = {str: 'a word, or "quoted"', bool: "true or false", Sequence: "numbers joined by -"}
+    if whole:
+        rules[Sequence] = "whole numbers joined by -"
     rules |= {int: "a whole number", float: "a number"}
     rule = " or ".join(rule for kind, rule in rules.items() if kind in kinds)
     raise ValueError(f"{text!r}: {parameter.name} = {word}: it must be {rule}")

@@ -7,4 +7,9 @@ same recipe by its spec.
 from alphabar.nets.base import NETS, Recipe, Task
 from alphabar.nets.mlp import MLP, mlp
 
-__all__ = ["MLP", "NETS", "Recipe", "Task", "mlp"]
+# isort: split
+# After the network for points, so that a listing begins with it.
+from alphabar.nets.dit import DiT, dit
+from alphabar.nets.unet import UNet, unet
+
+__all__ = ["MLP", "NETS", "DiT", "Recipe", "Task", "UNet", "dit", "mlp", "unet"]

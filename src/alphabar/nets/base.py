@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from alphabar.arguments import check_whole
 from alphabar.condition import Condition
@@ -82,6 +83,22 @@ class Recipe(Named):
             return self.make(Task(shape, seed, outputs, classes, numbers))
 
 
+class Fourier(nn.Module):
+    """v ↦ [v, sin(v·F), cos(v·F)] with a fixed random matrix F, saved with the weights."""
+
+    frequencies: Tensor
+
+    def __init__(self, d: int, n: int, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", scale * torch.randn(d, n))
+        self.size = d + 2 * n
+
+    def forward(self, v: Float[Tensor, "B d"]) -> Float[Tensor, "B features"]:
+        """The features of v."""
+        phase = v @ self.frequencies
+        return torch.cat([v, phase.sin(), phase.cos()], 1)
+
+
 class ConditionEmbedding(nn.Module):
     """Condition → a vector of `width` numbers, learned; items without one have a vector too.
 
@@ -132,3 +149,60 @@ class ConditionEmbedding(nn.Module):
             )
         known = ~cond.isnan().any(1, keepdim=True)
         return torch.where(known, self.line(cond.nan_to_num()), self.none)
+
+
+class Told(nn.Module):
+    """Label and condition of each item, as `width` numbers for all layers.
+
+    e = silu(W_2·silu(W_1·features(label)) + embedding(condition))
+    """
+
+    def __init__(self, task: Task, width: int) -> None:
+        super().__init__()
+        label = Fourier(1, 16, 1.0)
+        self.label = nn.Sequential(
+            label, nn.Linear(label.size, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        conditioned = task.classes or task.numbers
+        self.condition = (
+            ConditionEmbedding(task.classes, task.numbers, width) if conditioned else None
+        )
+
+    def forward(
+        self, label: Float[Tensor, " B"], cond: Condition | None
+    ) -> Float[Tensor, "B width"]:
+        """The numbers of each item.
+
+        Raises:
+            TypeError: a condition, and a network that takes none.
+        """
+        e = self.label(label[:, None])
+        if self.condition is not None:
+            e = e + self.condition(cond, len(label))
+        else:
+            refuse(cond)
+        return functional.silu(e)
+
+
+def refuse(cond: Condition | None) -> None:
+    """Refuse a condition, of a network that takes none.
+
+    Raises:
+        TypeError: there is one.
+    """
+    if cond is not None:
+        raise TypeError("this network takes no condition: build it with classes or numbers")
+
+
+def check_pictures(task: Task, name: str) -> Task:
+    """The task, of pictures.
+
+    Raises:
+        ValueError: items of another kind.
+    """
+    if len(task.shape) != 3:
+        raise ValueError(
+            f"{name} is a network for pictures, (C, H, W), and an item has shape {task.shape}: "
+            "take mlp"
+        )
+    return task

@@ -21,28 +21,12 @@ from torch import Tensor, nn
 
 from alphabar.arguments import check_number, check_whole
 from alphabar.condition import Condition
-from alphabar.nets.base import NETS, ConditionEmbedding, Recipe, Task
+from alphabar.nets.base import NETS, ConditionEmbedding, Fourier, Recipe, Task, refuse
 
 # By measurement: see docs/training.md.
 NARROW, WIDE, WIDEST = 64, 256, 512
 PLAIN, LARGE = 8, 64  # numbers an item up to which the first and the second are enough
 FREQUENCIES = 16
-
-
-class Fourier(nn.Module):
-    """v ↦ [v, sin(v·F), cos(v·F)] with a fixed random matrix F, saved with the weights."""
-
-    frequencies: Tensor
-
-    def __init__(self, d: int, n: int, scale: float) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", scale * torch.randn(d, n))
-        self.size = d + 2 * n
-
-    def forward(self, v: Float[Tensor, "B d"]) -> Float[Tensor, "B features"]:
-        """The features of v."""
-        phase = v @ self.frequencies
-        return torch.cat([v, phase.sin(), phase.cos()], 1)
 
 
 class MLP(nn.Module):
@@ -98,8 +82,8 @@ class MLP(nn.Module):
         scale_and_shift = self.modulation(told)
         if self.condition is not None:
             scale_and_shift = scale_and_shift + self.condition(cond, len(x))
-        elif cond is not None:
-            raise TypeError("this network takes no condition: build it with classes or numbers")
+        else:
+            refuse(cond)
         scale, shift = scale_and_shift.chunk(2, 1)
         h = torch.addcmul(shift, self.first(self.point(x.flatten(1))), 1 + scale)
         answer = self.last(self.hidden(h)).view(len(x), *self.answer)
