@@ -285,3 +285,24 @@ def test_bad_input() -> None:
 def test_an_average_that_grows_without_bound_is_told_at_once() -> None:
     found = check_ema(with_rate(lambda self: (1e30, 1.0)), 0.99)
     assert [d.id for d in found.diagnoses] == ["ema/not-finite"]
+
+
+class Late:
+    """Copies at first, and averages from a step on."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.step, self.share = 0, share
+
+    def update(self, average, model, first=2000):  # type: ignore[no-untyped-def]
+        self.step += 1
+        d = 0.0 if self.step <= first else DECAY
+        for old, new in zip(average.parameters(), model.parameters(), strict=True):
+            old.data = d * old.data + (1 - d) * self.share * new.data
+
+
+def test_an_average_that_begins_after_some_steps() -> None:
+    found = verdict(Late().update)
+    assert found.verdict == "right", found
+    assert "warm-up" in found.convention
+    found = verdict(Late(0.5).update)
+    assert [d.id for d in found.diagnoses] == ["ema/weights-do-not-add-up"]

@@ -215,3 +215,11 @@ def test_nan_is_not_called_random(where, words: str) -> None:  # type: ignore[no
 def test_a_thousand_columns() -> None:
     found = check_embedding(lambda t: usual(t, 1000))
     assert found.verdict == "right", found
+
+
+def test_t_itself_tells_every_t() -> None:
+    found = check_embedding(lambda t: t[:, None] / 1000)
+    assert found.verdict == "equivalent", found
+    assert "t itself" in found.convention
+    found = check_embedding(lambda t: torch.stack([t / 1000, t / 100], 1))
+    assert [d.id for d in found.diagnoses] == ["embedding/no-sines"]

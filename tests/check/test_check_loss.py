@@ -206,3 +206,34 @@ def test_one_random_t_for_a_whole_batch_is_no_bug() -> None:
         return with_label(model, x_0, torch.randint(0, T, (1,)).expand(len(x_0)))
 
     assert check.loss(loss, BETAS).verdict == "right"
+
+
+# --- flows
+
+
+def flow(target, unit: float = 1.0, to_data: bool = False):  # type: ignore[no-untyped-def]
+    """A loss that draws its own t; noise of 1e-3 is left at the data."""
+
+    def loss(model, x, least=1e-3 if to_data else 0.0):  # type: ignore[no-untyped-def]
+        t = torch.rand(len(x))
+        z, u = torch.randn_like(x), t.view(-1, *[1] * (x.ndim - 1))
+        x_t = (1 - (1 - least) * u) * z + u * x if to_data else (1 - u) * x + u * z
+        return ((model(x_t, unit * t) - target(x, z, least)) ** 2).mean()
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "verdict", "words"),
+    [
+        (flow(lambda x, z, m: x - (1 - m) * z, to_data=True), "equivalent", "σ_min = 0.001"),
+        (flow(lambda x, z, m: x - z, to_data=True), "equivalent", "t = 1 data"),
+        (flow(lambda x, z, m: x - (1 - 30 * m) * z, to_data=True), "bug", ""),
+        (flow(lambda x, z, m: z - x, 1000.0), "right", "told 1000·t"),
+        (flow(lambda x, z, m: z + x, 1000.0), "bug", "told 1000·t"),
+    ],
+)
+def test_flows_with_least_noise_and_other_units_of_t(loss, verdict: str, words: str) -> None:  # type: ignore[no-untyped-def]
+    report = check.loss(loss, predicts="flow", scale="flow")
+    assert report.verdict == verdict, report
+    assert words in report.functions[0].convention

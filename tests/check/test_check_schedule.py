@@ -1,5 +1,6 @@
 """check.schedule: tables against sums typed here in numpy, in the usual conventions and wrong."""
 
+import itertools
 import math
 
 import numpy as np
@@ -358,3 +359,28 @@ def test_one_level_is_of_every_curve() -> None:
 def test_no_timesteps_are_a_bug() -> None:
     found = check_schedule(torch.empty(0), None, "timesteps", betas=np.linspace(1e-4, 0.02, 1000))
     assert (found.verdict, found.measured) == ("bug", "no timesteps")
+
+
+def alpha_bar_sigmoid(T: int, start: float, end: float, tau: float) -> Tensor:
+    """β of ᾱ on a part of a sigmoid, as people write it."""
+    low, high = (1 / (1 + math.exp(-v / tau)) for v in (start, end))
+    at = [1 / (1 + math.exp(-(start + (end - start) * t / T) / tau)) for t in range(T + 1)]
+    abar = [(high - v) / (high - low) for v in at]
+    return torch.tensor([min(1 - b / a, 0.999) for a, b in itertools.pairwise(abar)])
+
+
+@pytest.mark.parametrize("ends", [(-3, 3, 1), (0, 3, 0.9), (-3, 3, 0.5)])
+@pytest.mark.parametrize("T", [10, 1000])
+def test_a_sigmoid_of_alpha_bar_is_one_too(T: int, ends: tuple[float, float, float]) -> None:
+    betas = alpha_bar_sigmoid(T, *ends)
+    found = check_schedule(betas, "sigmoid")
+    assert found.verdict == "equivalent", found
+    assert "sigmoid of ᾱ, from" in found.convention
+    betas[T // 2] *= 1.01
+    assert check_schedule(betas, "sigmoid").verdict == "bug"
+
+
+def test_a_family_of_sigmas_says_what_the_numbers_are() -> None:
+    assert check_schedule(of_number(40), "karras").verdict == "right"
+    assert check_schedule(of_number, "karras").verdict == "right"
+    assert check_schedule(np.linspace(1e-4, 0.02, 1000), "karras").verdict == "bug"  # β of none

@@ -183,7 +183,18 @@ Way = Callable[[Callable[..., Any], float, dict[str, object], torch.dtype], Subj
 def _ways(make: Callable[..., Any]) -> Sequence[Way]:
     if inspect.isclass(make):
         return (_object_with_decay, _object)
+    if _counts_third(make):
+        return (_function, _object)
     return (_function_with_decay, _function, _object_with_decay, _object)
+
+
+def _counts_third(make: Callable[..., Any]) -> bool:
+    """Whether the third argument is a whole number unless it is given: no decay, but a step."""
+    try:
+        found = [*inspect.signature(make).parameters.values()]
+    except (TypeError, ValueError):
+        return False
+    return len(found) > 2 and type(found[2].default) is int and found[2].default > 1
 
 
 def _heeds(

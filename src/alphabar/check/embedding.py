@@ -29,6 +29,7 @@ _SAME = 2e-5  # relatively, of rows
 _FINEST = 2.0**-16  # distance of two t, where t need not be whole
 _FIT = 0.02  # of a column, relatively
 
+T_ITSELF = "no sines: t itself"
 _BY_RANGE = ("two t alike", "not finite", "rates above 1")  # kinds
 Wrong = tuple[str, ...]  # kind, evidence, in words, remedy
 Embed = Callable[[Tensor], Tensor]  # t float64 (B,) to rows (B, D)
@@ -85,7 +86,7 @@ def check_embedding(
         why = str(error)
         return Finding(name, "embedding", "unchecked", LAW, "", "", why=why, seconds=seconds)
     verdict: Verdict = "bug" if wrong else "right"
-    if verdict == "right" and any(note.startswith("other rates") for note in notes):
+    if verdict == "right" and any(note.startswith(("other rates", T_ITSELF)) for note in notes):
         verdict = "equivalent"
     return Finding(
         name,
@@ -277,7 +278,10 @@ def _of_domain(
         remedy = "hand over t = 0 … T − 1, or multiply by T"
         return [("scaled away", evidence, words, remedy)], measured, []
     if len(waves) < max(2, len(columns) // 2):
-        return _of_no_waves(columns, rows), measured, [] if waves else ["no sines and cosines"]
+        notes = [] if waves else ["no sines and cosines"]
+        if len(columns) == 1 and columns[0].kind == "line":
+            notes = [f"{T_ITSELF}, as a multiple of it"]
+        return _of_no_waves(columns, rows), measured, notes
     wrong, notes = _of_waves(columns, domain, every)
     some = ", ".join(f"{c.rate:.4g}" for c in waves[:3])
     return wrong, f"{measured}; rates {some}, …, {waves[-1].rate:.4g}", notes
@@ -300,7 +304,8 @@ def _of_no_waves(columns: Sequence[Column], rows: Float64[Tensor, "n d"]) -> lis
         evidence = "every column is as a sine of angles at random"
         words = "the angles are too large, or rounded: what is left of them is noise"
         return [("not a wave", evidence, words, "exp(-log(10000) * arange(k) / k) * t")]
-    if all(c.kind in ("line", "constant") for c in columns):
+    # One column alone is t itself, as a small network may well be told it.
+    if len(columns) > 1 and all(c.kind in ("line", "constant") for c in columns):
         words = "the angles themselves, without sine or cosine"
         return [
             ("no sines", "every column is a multiple of t", words, "angles.sin(), angles.cos()")

@@ -23,6 +23,7 @@ class Convention(NamedTuple):
     is_usual: bool = True  # else it is `equivalent`
     wrong: str = ""  # what is wrong with all of it, if it is
     is_chain: bool = False  # whether t steps are made, one after the other, from t = 0
+    least: float = 0.0  # the noise that a straight flow ends at
 
 
 class Series(NamedTuple):

@@ -722,7 +722,8 @@ def least_noise(
         least = ((z.values - b)[a > 0.1] / a[a > 0.1]).median().item()
         if not 1e-6 < least <= 0.2:
             continue
-        named_so = law._replace(name=f"{law.name}, σ_min = {least:.3g}", is_usual=False)
+        name = f"{law.name}, σ_min = {least:.3g}"
+        named_so = law._replace(name=name, is_usual=False, least=least)
         straight = {**series, NOISE: Series(z.values - least * a, z.errors)}
         found = explain(straight, index, (named_so,), (base,), process)
         if found and found[0].is_right:

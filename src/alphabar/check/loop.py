@@ -998,13 +998,15 @@ def _misled(told: list[int], t: list[int], s: list[int], every: list[int]) -> tu
             return "leads to itself", "each step leads to the level where it is"
         return "another next level", f"from t = {t[0]} it goes to {s[0]}, from {t[-1]} to {s[-1]}"
     if n > 1 and every in (list(range(len(every))), list(range(1, len(every) + 1))):
-        words = f"the model is told {told[0]}, {told[1]}, … where ᾱ is taken at {t[0]}, {t[1]}, …"
-        return "index for t", words
+        where = [i for i in range(n) if differ[i]][:2]
+        tells, takes = (", ".join(str(of[i]) for i in where) for of in (told, t))
+        return "index for t", f"the model is told {tells}, … where ᾱ is taken at {takes}, …"
     if differ.count(-1) >= 0.8 * n:
         return "uses ᾱ_prev", "ᾱ is taken at t − 1 where the model is told t"
     if differ.count(usual) >= 0.8 * n:
         return f"index {usual:+d}", f"ᾱ is taken at t {usual:+d} where the model is told t"
-    return "another level", f"the model is told {told[0]} where ᾱ is taken at {t[0]}"
+    i = next(i for i in range(n) if differ[i])
+    return "another level", f"the model is told {told[i]} where ᾱ is taken at {t[i]}"
 
 
 def _weights(predicts: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:

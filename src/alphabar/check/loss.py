@@ -126,6 +126,20 @@ def role(predicts: str, scale: str = "vp") -> Role:
     )
 
 
+def _down_to(asks: Role, least: float) -> Role:
+    """The same of a flow that ends at noise of a size: dx/dt = (1 − σ_min)·ε − x_0, too."""
+    more = [
+        c._replace(
+            name=f"{c.name}, σ_min = {least:.3g}",
+            formulas={**c.formulas, NOISE: c.formulas[NOISE]._replace(factor=f * (1 - least))},
+            is_usual=False,
+        )
+        for c in asks.conventions
+        if not c.wrong and "flow" in c.name and (f := c.formulas[NOISE].factor)
+    ]
+    return asks._replace(conventions=(*more, *asks.conventions))
+
+
 def _noised(facts: Facts) -> Role:
     """What x_t must be, and what a range of the data makes of it where it is handled wrongly."""
     law, _ = marginal_law(facts.process, facts.scale, "sample")
@@ -278,8 +292,8 @@ def _direction(asks: Role, target: Evidence, noised: Evidence) -> Evidence:
     """Of a flow, x_t and dx/dt must agree on where time goes."""
     if target.explained is None or noised.explained is None or "dx/dt" not in asks.law:
         return target
-    up = target.explained.convention.name == UPWARDS
-    reversed_ = noised.explained.convention.name.endswith("t = 1 data")
+    up = target.explained.convention.name.startswith(UPWARDS)
+    reversed_ = "t = 1 data" in noised.explained.convention.name
     if "flow" in noised.explained.convention.name and up != reversed_:
         more = ("flow backwards", "the target is −dx/dt of the x_t that the model is shown")
         return target._replace(others=(*target.others, more))
@@ -329,10 +343,15 @@ def _explained(
     tried: Mapping[str, Any],
 ) -> tuple[Evidence, Evidence] | None:
     """What explains the target and x_t, if the first noisy level is called by this number."""
+    called = str(way)
     if not levels.has_table:
         if base != 1:
             return None
         assert isinstance(levels, Continuum)
+        unit = _unit(seen.label, max(1.0, levels.label.max().item()))
+        if unit > 1:
+            called += f"; the model is told {unit:g}·t"
+            seen = seen._replace(label=seen.label / unit)
         levels = _told(levels, seen.label)
         labels = {i: levels.label[i - 1].item() for i in range(1, levels.T + 1)}
     else:
@@ -355,8 +374,10 @@ def _explained(
     }
     if not of:
         raise NotFinite("the loss does not depend on the model's answer")
-    first = weigh(asks, of, process, base, str(way), way.order)
-    second = weigh(noised, x_t, process, base, str(way), way.order)
+    second = weigh(noised, x_t, process, base, called, way.order)
+    if second.explained is not None and second.explained.convention.least:
+        asks = _down_to(asks, second.explained.convention.least)
+    first = weigh(asks, of, process, base, called, way.order)
     if any(one.noisy and one.numbers < LEAST for one in (first, second)):
         return None  # an estimate from so few says nothing
     if second.explained is not None and second.explained.convention.wrong:
@@ -377,6 +398,12 @@ def _where(seen: Seen, broken: Tensor) -> str:
     some = ", ".join(f"{v:g}" for v in labels[:3].tolist()) + (", …" if len(labels) > 3 else "")
     every = len(labels) == len(torch.unique(seen.label))
     return "x_t or the loss is NaN or infinite at " + ("every t" if every else f"t = {some}")
+
+
+def _unit(label: Tensor, largest: float) -> float:
+    """What a model is told for t = 1 where it is told more than the largest t: 10, 100, 1000, …"""
+    most = label.max().item()
+    return 10.0 ** math.ceil(math.log10(most)) if largest < most < math.inf else 1.0
 
 
 def _told(levels: Continuum, label: Tensor) -> Continuum:
@@ -411,9 +438,10 @@ def _times(
     if T is None and facts.scale != "flow":
         return (), []  # of σ every law is somebody's
     batch = drawn(ITEMS)
+    unit = _unit(batch, 1.0) if T is None else 1.0
     if bool((batch == batch[0]).all()):
         return (), []  # one t for all items: too few draws to tell their law
-    found = check_time_sampling(drawn, T, "flow" if T is None else "vp")
+    found = check_time_sampling(lambda n: drawn(n) / unit, T, "flow" if T is None else "vp")
     # In few steps of a fine table either count may fit.
     first = {e.base for e, x_t in said if e.is_right and x_t.is_right}
     more = []

@@ -185,10 +185,13 @@ def ways(
             f"{stranger.name} takes {least} arguments, and only {', '.join(tried)} can be made up: "
             f"give the rest by name, as in given={{{parameters[least - 1].name!r}: ...}} ({names})"
         )
+    # What is a number unless it is given is no place for items.
+    small = {i for i, p in enumerate(parameters) if type(p.default) in (int, float)}
+    items = {name for name, value in tried.items() if isinstance(value, Tensor) and value.ndim > 1}
     said, found = "", False
     for k in range(max(least, len(needed)), min(len(parameters), len(tried)) + 1):
         for order in itertools.permutations(tried, k):
-            if not {*needed} <= {*order}:
+            if not {*needed} <= {*order} or any(order[i] in items for i in small if i < k):
                 continue
             for form in T_FORMS if "t" in order else ["no t"]:
                 handed = [_formed(name, tried[name], form) for name in order]

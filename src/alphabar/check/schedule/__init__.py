@@ -73,13 +73,24 @@ def check_schedule(
             found = check_slope(values, sigma)
         elif gives == "timesteps":
             found = check_timesteps(values, beta, steps)
-        elif gives == "sigmas":
+        elif gives == "sigmas" or (gives == "betas" and _are_sigmas(values, family)):
+            gives = "sigmas"
             found = check_sigmas(values, family, steps)
         else:
             found = check_table(gives, values, family, beta)
     except CannotCheck as error:
         found = Finding(gives, "schedule", "unchecked", "", "", "", why=str(error))
     return replace(found, name=gives, seconds=time.perf_counter() - begin)
+
+
+def _are_sigmas(values: object, family: str | None) -> bool:
+    """Whether what is claimed says so: no β is above 1, and a function of n is no table of them."""
+    if family not in OF_SIGMAS:
+        return False
+    try:
+        return bool(numbers_of(values)[0].max() > 1)
+    except CannotCheck:
+        return callable(values)
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:

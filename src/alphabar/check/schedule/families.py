@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from scipy import optimize  # type: ignore[import-untyped]
@@ -84,7 +85,10 @@ def _fits(family: str, beta: Float64[Tensor, " T"], slack: Float64[Tensor, " T"]
         if family == "constant":
             yield Fit(f"constant, β = {first:.6g}", torch.full_like(beta, first), 0.0)
         elif family in with_ends and (first < last or T == 1):
-            low, high = (first, last) if family != "sigmoid" or T == 1 else feet(first, last)
+            low, high = first, last
+            if family == "sigmoid":
+                yield from _alpha_bar_sigmoids(beta, abar)
+                low, high = (first, last) if T == 1 else feet(first, last)
             yield Fit(f"{family}, {ends}", _beta_of(with_ends[family](T, low, high)), 0.0)
         elif family == "jsd":
             yield Fit("jsd, ᾱ_t = 1 − t/T", _beta_of(schedule.jsd(T)), 0.0)
@@ -115,6 +119,41 @@ def feet(first: float, last: float) -> tuple[float, float]:
     foot = 1 / (1 + math.exp(6))
     span = (last - first) / (1 - 2 * foot)
     return first - span * foot, first - span * foot + span
+
+
+def _alpha_bar_sigmoids(beta: Float64[Tensor, " T"], abar: Float64[Tensor, " T"]) -> Iterator[Fit]:
+    """ᾱ, in place of β, on a part of a sigmoid, s, of which two values say where it lies.
+
+        ᾱ_t = (s(b) − s(a + (b − a)·t/T))/(s(b) − s(a))
+
+    Jabri, Fleet, Chen 2022, code listing 1, with a = start/τ, b = end/τ; clipped as the table is.
+    """
+    T = len(beta)
+    if T < 4:
+        return
+    t = torch.arange(T + 1, dtype=torch.float64)
+    seen = [T // 3, 2 * T // 3]
+
+    def curve(a: float, b: float) -> Float64[Tensor, " levels"]:
+        high, low = (torch.tensor(v, dtype=torch.float64).sigmoid() for v in (b, a))
+        return (high - (a + (b - a) * t / T).sigmoid()) / (high - low)
+
+    def off(ends: Float64[np.ndarray, " 2"]) -> list[float]:
+        return [(curve(*ends)[i] - abar[i - 1]).item() for i in seen]
+
+    found = optimize.root(off, (-3.0, 3.0), tol=1e-12)
+    a, b = found.x
+    if not (-100 < a < b < 100 and abs(found.fun).max() < 1e-9):
+        return
+    whole = curve(a, b)
+    full = 1 - whole[1:] / whole[:-1]
+    most = beta.max().item()
+    says = f"sigmoid of ᾱ, from {a:.4g} to {b:.4g}"
+    if most < full.max().item():
+        says += f", β ≤ {most:.6g}"
+    # What is left of ᾱ is a difference of two numbers near s(b).
+    error = 64 * EPS / whole[:-1] + 1e-9
+    yield Fit(says, full.clamp(max=most), error, "", True)
 
 
 def _by_noise(family: str, abar: Float64[Tensor, " T"], error: float) -> Iterator[Fit]:
