@@ -3,6 +3,7 @@
 torch is imported by the commands that need it, so that `alphabar --help` answers at once.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from alphabar.data import Standardiser as Scaling
     from alphabar.decompose import Decomposition
     from alphabar.draw import Choice
+    from alphabar.engine import Accelerated
     from alphabar.excess import Excess, ExcessLoss
     from alphabar.origin import Origin
     from alphabar.runs import Training
@@ -130,6 +132,12 @@ def train(
         ),
     ] = None,
     standardise: Standardise = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            "--track", help="Trackers to log to as well, such as tensorboard; names with spaces."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run from its last checkpoint.")
     ] = False,
@@ -156,11 +164,16 @@ def train(
         "held_out": hold_out,
     }
     given = {key: value for key, value in given.items() if value is not None}
+    engine = _engine(track, output)
+    if engine.rank:
+        run = replace(run, quiet=True, as_json=False)  # of several one speaks
     begun = _resumed if resume else _begun
-    training, config, loaded = begun(run, output, data, given, classes, standardise)
+    training, config, loaded = begun(run, engine, output, data, given, classes, standardise)
     try:
         with training, run.progress() as bar:
-            _train(training, config, loaded, bar)
+            _train(training, engine, config, loaded, bar)
+            if engine.rank:
+                return  # the first process says what came of it
             from alphabar.origin import origin_of_run
 
             origin = origin_of_run(str(output))
@@ -201,8 +214,19 @@ def train(
     )
 
 
+def _engine(track: str | None, output: Path) -> "Accelerated":
+    """Where to train, as `accelerate launch` or the lack of it says."""
+    from accelerate import Accelerator
+
+    from alphabar.engine import Accelerated, check_trackers
+
+    names = check_trackers((track or "").split())
+    return Accelerated(Accelerator(log_with=names or None, project_dir=output))
+
+
 def _begun(
     run: Run,
+    engine: "Accelerated",
     output: Path,
     data: str | None,
     given: dict[str, Any],
@@ -211,7 +235,8 @@ def _begun(
 ) -> "tuple[Training, Config, Data]":
     """A new run: all is tried out before anything is written."""
     from alphabar.config import configure
-    from alphabar.runs import begin
+    from alphabar.runs import RunFolder, begin, join
+    from alphabar.train import check_shares
 
     if data is None:
         raise ValueError(
@@ -236,15 +261,17 @@ def _begun(
     config, lessons = configure(
         loaded,
         standardiser,
-        run.seed,
+        engine.shared(run.seed),
         condition=condition,
         **{"held_out": is_file} | given,
     )
+    check_shares(config.batch, engine)
     if config.held_out:
         run.warn(run.text("held_out", n=len(loaded) - config.n, of=len(loaded)))
     for remark in lessons.remarks():
         run.warn(run.text(remark.key, **remark.values))
-    return begin(output, config, lessons, run.force), config, loaded
+    training = engine.first(lambda: begin(output, config, lessons, run.force, engine))
+    return training or join(RunFolder(output, config), lessons, engine), config, loaded
 
 
 def _refuse_too_large(data: "Data", given: dict[str, Any]) -> None:
@@ -273,6 +300,7 @@ def _refuse_too_large(data: "Data", given: dict[str, Any]) -> None:
 
 def _resumed(
     run: Run,
+    engine: "Accelerated",
     output: Path,
     data: str | None,
     given: dict[str, Any],
@@ -282,7 +310,8 @@ def _resumed(
     """A run to go on with, as it was begun."""
     from alphabar.config import lessons_of
     from alphabar.data import load
-    from alphabar.runs import open_run, resume
+    from alphabar.runs import join, open_run, resume
+    from alphabar.train import check_shares
 
     if run.force:
         raise ValueError("--resume goes on with a run and --force replaces it: give one of the two")
@@ -300,18 +329,26 @@ def _resumed(
     if spec is None:
         raise ValueError(f"{output} was trained on tensors, which are not kept: go on in Python")
     loaded = load(spec)
-    return resume(folder, lessons_of(config, loaded)), config, loaded
+    lessons = lessons_of(config, loaded)
+    check_shares(config.batch, engine)
+    training = engine.first(lambda: resume(folder, lessons, engine))
+    return training or join(folder, lessons, engine), config, loaded
 
 
-def _train(training: "Training", config: "Config", data: "Data", bar: Bar) -> None:
+def _train(
+    training: "Training", engine: "Accelerated", config: "Config", data: "Data", bar: Bar
+) -> None:
     """All steps, with a progress bar of steps, or of thousandths of seconds."""
     advance = bar("training", config.steps or round(1000 * (config.seconds or 0)))
     before = 0.0
-    for step, line in training.steps(_probe(config, data)):
-        done = step.step if config.steps else 1000 * step.seconds
-        advance(done - before)
-        before = done
-        if line is not None:
+    with engine.tracking(training.run.path.name, config.to_dict()) as track:
+        for step, line in training.steps(_probe(config, data)):
+            done = step.step if config.steps else 1000 * step.seconds
+            advance(done - before)
+            before = done
+            if line is None:
+                continue
+            track(line._asdict())
             excess = line.excess_loss
             more = "" if excess is None else f"  excess {100 * excess:.3g} %"
             advance.say(f"loss {line.loss:.4g}{more}")

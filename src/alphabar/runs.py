@@ -19,6 +19,7 @@ new name with nothing behind it, and a disk that fills late could be noticed too
 """
 
 import contextlib
+import copy
 import errno
 import hashlib
 import importlib.metadata
@@ -49,7 +50,7 @@ from alphabar.excess import ExcessLoss
 from alphabar.output import TEMPORARY, writing
 from alphabar.samplers import SAMPLERS, Normal, Sampler
 from alphabar.schedule import SCHEDULES, Schedule
-from alphabar.train import Diverged, State, TrainStep, train
+from alphabar.train import Diverged, Engine, State, TrainStep, train
 
 FORMAT = 2  # of the folder; another number is another meaning of its files
 
@@ -339,7 +340,13 @@ class Progress(NamedTuple):
     line: Line | None
 
 
-def begin(path: Path, config: Config, lessons: Lessons, force: bool = False) -> "Training":
+def begin(
+    path: Path,
+    config: Config,
+    lessons: Lessons,
+    force: bool = False,
+    engine: Engine | None = None,
+) -> "Training":
     """A new run in a folder, which is made; it is locked until the training is closed.
 
     Args:
@@ -347,6 +354,7 @@ def begin(path: Path, config: Config, lessons: Lessons, force: bool = False) -> 
         config: of `configure`, as are
         lessons: what is learned from.
         force: replace a run that is there; other files in the folder stay.
+        engine: where to train; None: in this process.
 
     Raises:
         ValueError: the folder holds something, or there is none for it to stand in.
@@ -383,7 +391,7 @@ def begin(path: Path, config: Config, lessons: Lessons, force: bool = False) -> 
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
-    return Training(RunFolder(path, config), lock, lessons, None)
+    return Training(RunFolder(path, config), lock, lessons, None, engine)
 
 
 def _check_empty(path: Path) -> None:
@@ -394,7 +402,7 @@ def _check_empty(path: Path) -> None:
         )
 
 
-def resume(run: RunFolder, lessons: Lessons) -> "Training":
+def resume(run: RunFolder, lessons: Lessons, engine: Engine | None = None) -> "Training":
     """Go on with a run from its last checkpoint, as if it had not been stopped.
 
     On one machine, in one process with as many threads, all that follows is bit-identical.
@@ -402,37 +410,67 @@ def resume(run: RunFolder, lessons: Lessons) -> "Training":
     Args:
         run: of `open_run`.
         lessons: of `lessons_of`.
+        engine: where to train; None: in this process.
 
     Raises:
         ValueError: the checkpoint is damaged or of another config, or other lessons.
         OSError: another process trains in it, or it cannot be written.
     """
-    if lessons.fingerprint != run.config.fingerprint:
-        raise ValueError(f"{run.path} was trained on other items; make them with lessons_of")
+    _check_lessons(run, lessons)
     lock = _Lock(run.path)
     try:
         for entry in run.path.iterdir():
             # Of a process that was killed while it wrote; fitted steps may be on their way now.
             if _ON_THEIR_WAY.fullmatch(entry.name) and entry.suffix != ".json":
                 entry.unlink()
-        state: State | None = None
-        if (run.path / _CHECKPOINT).exists():
-            with _reading(_checkpoint(run.path), run.config) as kept:
-                state = dict(kept)
+        state = _last_state(run)
         _trim(run.path / _METRICS, 0 if state is None else int(state["step"]))
-        return Training(run, lock, lessons, state)
+        return Training(run, lock, lessons, state, engine)
     except BaseException:
         lock.release()
         raise
 
 
+def join(run: RunFolder, lessons: Lessons, engine: Engine) -> "Training":
+    """Take part in a run that another process has begun or resumed, and that it alone writes.
+
+    Args:
+        run: of `open_run`.
+        lessons: as those of the other process.
+        engine: what the processes train together by.
+
+    Raises:
+        ValueError: the checkpoint is damaged or of another config, or other lessons.
+    """
+    _check_lessons(run, lessons)
+    return Training(run, None, lessons, _last_state(run), engine)
+
+
+def _check_lessons(run: RunFolder, lessons: Lessons) -> None:
+    if lessons.fingerprint != run.config.fingerprint:
+        raise ValueError(f"{run.path} was trained on other items; make them with lessons_of")
+
+
+def _last_state(run: RunFolder) -> State | None:
+    """All that is in the last checkpoint; None before the first."""
+    if not (run.path / _CHECKPOINT).exists():
+        return None
+    with _reading(_checkpoint(run.path), run.config) as kept:
+        return dict(kept)
+
+
 class Training:
-    """A run in training: `begin` and `resume` give it. Close it, or use it in a `with`."""
+    """A run in training: `begin`, `resume` or `join` give it. Close it, or use it in a `with`."""
 
     def __init__(
-        self, run: RunFolder, lock: "_Lock", lessons: Lessons, state: State | None
+        self,
+        run: RunFolder,
+        lock: "_Lock | None",  # None: another process writes
+        lessons: Lessons,
+        state: State | None,
+        engine: Engine | None,
     ) -> None:
-        self.run, self._lock, self._state = run, lock, state
+        self.run, self._lock, self._state, self._engine = run, lock, state, engine
         self._denoiser = run.config.build(Moments.of(lessons.x_0))
         self._items = lessons.items(run.config.seed)
         self._kept = 0 if state is None else int(state["step"])  # step of the checkpoint on disk
@@ -452,7 +490,8 @@ class Training:
         """Write what is left to write, and let others train in the folder."""
         if self._loop is not None:
             self._loop.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def steps(self, probe: Probe | None = None, every: float = _EVERY) -> Iterator[Progress]:
         """Train, a step each time the iterator is advanced; once, `resume` the run to go on.
@@ -485,6 +524,7 @@ class Training:
             config.seconds,
             config.settings(),
             self._state,
+            self._engine,
         )
         whole: TrainStep | None = None  # the last step, while none is under way
         written, held = time.monotonic(), _Held()
@@ -516,11 +556,13 @@ class Training:
         loss = self._sum / self._count
         self._sum, self._count, self._last_loss = 0.0, 0.0, loss
         state = self._finite_state(step)
-        excess = None if probe is None else probe(step.denoiser).share
-        line = Line(step.step, loss, step.rate, excess, step.seconds)
-        path = self.run.path / _METRICS
-        with self._disk("a line of metrics"), path.open("ab") as file:
-            file.write((json.dumps(line._asdict(), allow_nan=False) + "\n").encode())
+        line = Line(step.step, loss, step.rate, None, step.seconds)
+        if self._lock is not None:
+            if probe is not None:
+                line = line._replace(excess_loss=probe(_on_processor(step.denoiser)).share)
+            path = self.run.path / _METRICS
+            with self._disk("a line of metrics"), path.open("ab") as file:
+                file.write((json.dumps(line._asdict(), allow_nan=False) + "\n").encode())
         if self._is_calm(state):
             self._good = step.step, state
         return line
@@ -532,6 +574,8 @@ class Training:
             self._write_state(step.step, state)
 
     def _write_state(self, step: int, state: State) -> None:
+        if self._lock is None:
+            return
         path, config = self.run.path, self.run.config
         with self._disk(f"the checkpoint of step {step}"):
             with contextlib.suppress(FileNotFoundError):
@@ -574,6 +618,11 @@ class Training:
                 f"{self.run.path}: {what} could not be written ({error.strerror}); {whole}; make "
                 "room, then go on with --resume"
             ) from None
+
+
+def _on_processor(denoiser: NetDenoiser) -> NetDenoiser:
+    """Where exact targets are."""
+    return denoiser if denoiser.mean.device.type == "cpu" else copy.deepcopy(denoiser).cpu()
 
 
 def is_logged(step: int) -> bool:

@@ -17,6 +17,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
@@ -27,14 +28,16 @@ from torch import Tensor, nn
 from alphabar.arguments import check_number, check_seed, check_whole
 from alphabar.condition import Condition, without
 from alphabar.denoise import NetDenoiser
-from alphabar.levels import Levels, logistic
+from alphabar.levels import Drawn, Levels, logistic
 from alphabar.objectives import Objective, edm
 from alphabar.schedule import Level
 
 State = dict[str, Tensor]  # all that training needs to go on, as `safetensors` holds it
 
+ALL = slice(None)
 _SPAN = 7.0  # γ: the average spans about the last tenth of the steps
 _WARM_UP = 0.1  # share of the training in which the rate rises
+_GOLDEN = 0x9E3779B97F4A7C15  # an odd number whose multiples mod 2⁶⁴ are far apart
 _EXPLODED = 1e4  # times the first loss, or times 1
 
 
@@ -49,8 +52,8 @@ class Batch(NamedTuple):
 class Items(Protocol):
     """Where batches come from."""
 
-    def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """The next n items."""
+    def draw(self, n: int, generator: torch.Generator, share: slice = ALL) -> Batch:
+        """Of the next n items those of a share of their places."""
 
     def state(self) -> State:
         """What `load` needs to draw the same items again from here."""
@@ -83,12 +86,12 @@ class Shuffled:
         self._at = 0
         self._before: Tensor | None = None  # the generator's state before the order was drawn
 
-    def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """The next n items; what is left of an order that is shorter than n is not used."""
+    def draw(self, n: int, generator: torch.Generator, share: slice = ALL) -> Batch:
+        """Of the next n items a share; what is left of an order shorter than n is not used."""
         if self._at + n > len(self._order):
             self._before = generator.get_state()
             self._shuffle(n, generator)
-        chosen = self._order[self._at : self._at + n].to(self.x_0.device)
+        chosen = self._order[self._at : self._at + n][share].to(self.x_0.device)
         self._at += n
         return Batch(self.x_0[chosen], None if self.cond is None else self.cond[chosen])
 
@@ -131,13 +134,13 @@ class Streamed:
         self._block: Tensor | None = None
         self._next, self._at = 0, 0
 
-    def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """The next n items, in float32."""
+    def draw(self, n: int, generator: torch.Generator, share: slice = ALL) -> Batch:
+        """Of the next n items a share, in float32."""
         if self._block is None or self._at + n > len(self._block):
             self._block = self._draw_block(max(n, self.BLOCK), self._next)
             self._next, self._at = self._next + 1, 0
         self._at += n
-        return Batch(self._block[self._at - n : self._at], None)
+        return Batch(self._block[self._at - n : self._at][share], None)
 
     def _draw_block(self, n: int, number: int) -> Float[Tensor, "n ..."]:
         return self._fresh(n, (self._seed + number) % (2**32 - 2)).float()
@@ -183,6 +186,95 @@ class Settings:
         check_number("drop", self.drop, 0, 1, "a share from 0 to 1, such as 0.1")
 
 
+@runtime_checkable
+class Engine(Protocol):
+    """Where a training runs: in one process, or in several that share each batch.
+
+    Of a batch of B items process r of n takes r, r + n, r + 2n, …, in so many `parts`, one after
+    the other. All of them draw the same order, levels and noise, so that a training is the same
+    however many there are, up to rounding. `engine.Accelerated` is the one of several.
+    """
+
+    rank: int
+    size: int
+    parts: int
+    device: torch.device
+
+    def prepare(
+        self, losses: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The same, as they are to be used: gradients are the mean over all parts of a batch."""
+
+    def part(self, losses: nn.Module) -> AbstractContextManager[object]:
+        """What one part of a batch is learnt in."""
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add the gradient of the mean loss of a part."""
+
+    def mean(self, value: float) -> float:
+        """Over all processes."""
+
+
+def check_shares(batch: int, engine: Engine) -> None:
+    """Refuse a batch that cannot be shared evenly.
+
+    Raises:
+        ValueError: it is no multiple of the number of shares.
+    """
+    shares = engine.size * engine.parts
+    if batch % shares:
+        raise ValueError(
+            f"--batch {batch} cannot be shared evenly by {engine.size} processes in {engine.parts} "
+            f"parts each: take a multiple of {shares}"
+        )
+
+
+class Alone:
+    """One process, on the processor, a batch at a time."""
+
+    rank, size, parts = 0, 1, 1
+    device = torch.device("cpu")
+
+    def prepare(
+        self, losses: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """As they are."""
+        return losses, optimizer
+
+    def part(self, losses: nn.Module) -> AbstractContextManager[object]:
+        """Nothing."""
+        return nullcontext()
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Its gradient."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def mean(self, value: float) -> float:
+        """The value."""
+        return value
+
+
+class _Losses(nn.Module):
+    """The loss of each item, in one call, as what spreads a network over processes wants it."""
+
+    def __init__(self, denoiser: NetDenoiser, objective: Objective) -> None:
+        super().__init__()
+        self.denoiser, self.objective = denoiser, objective
+
+    def forward(
+        self,
+        x_0: Float[Tensor, "B ..."],
+        drawn: Drawn,
+        eps: Float[Tensor, "B ..."],
+        cond: Condition | None,
+        generator: torch.Generator,
+    ) -> Float[Tensor, " B"]:
+        asked: Callable[..., Tensor] = self.denoiser
+        if cond is not None:
+            asked = self.denoiser.given(cond)
+        return self.objective(asked, x_0, drawn, eps, generator)
+
+
 class TrainStep(NamedTuple):
     """One step of training; `denoiser` and `state` are those of the latest step, not copies."""
 
@@ -207,6 +299,7 @@ def train(
     seconds: float | None = None,
     settings: Settings | None = None,
     state: Mapping[str, Tensor] | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[TrainStep]:
     """Train `denoiser`, one step each time the iterator is advanced.
 
@@ -225,9 +318,11 @@ def train(
         seconds: how long. How far that goes depends on the machine.
         settings: how to train.
         state: of an earlier step, to go on from; all other arguments must be as they were.
+        engine: where to train; None: in this process.
 
     Raises:
-        ValueError: neither steps nor seconds, or both; a state of another network.
+        ValueError: neither steps nor seconds, or both; a state of another network; a batch that
+            cannot be shared evenly.
         Diverged: a loss that is not finite, or above 10⁴ times the first (10⁴, if that is below
             1); names the step and the level.
     """
@@ -239,7 +334,7 @@ def train(
         check_number("seconds", seconds, 0, 1e9, "a time > 0, such as 60", True)
     settings = settings or Settings()
     check_seed(seed)
-    run = _Training(denoiser, items, seed, settings)
+    run = _Training(denoiser, items, seed, settings, engine or Alone())
     if state is not None:
         run.load(state)
     while True:
@@ -248,7 +343,7 @@ def train(
         if done >= 1:
             return
         loss = run.advance(_rate_at(done if seconds else (run.step + 0.5) / cast(int, steps)))
-        run.seconds += time.perf_counter() - begin
+        run.add_seconds(time.perf_counter() - begin)
         last = run.step == steps if steps else run.seconds >= cast(float, seconds)
         yield TrainStep(run.step, loss, run.rate, run.seconds, last, run.averaged, run.state)
 
@@ -263,50 +358,90 @@ def _rate_at(done: float) -> float:
 class _Training:
     """The network, its average, the optimizer and the randomness, all as of one step."""
 
-    def __init__(self, denoiser: NetDenoiser, items: Items, seed: int, settings: Settings) -> None:
-        self.denoiser, self.items, self.settings = denoiser, items, settings
+    def __init__(
+        self,
+        denoiser: NetDenoiser,
+        items: Items,
+        seed: int,
+        settings: Settings,
+        engine: Engine,
+    ) -> None:
+        check_shares(settings.batch, engine)
+        denoiser.to(engine.device)
+        self.denoiser, self.items, self.settings, self.engine = denoiser, items, settings, engine
         self.generator = torch.Generator().manual_seed(seed % 2**63)
-        self.optimizer = torch.optim.AdamW(
-            denoiser.parameters(),
-            settings.rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self._inner, self._seed = torch.Generator(), seed
         # `swa_utils.AveragedModel` sorts all parameters anew in each update: 5 % of a small step.
         self.averaged = copy.deepcopy(denoiser).eval()
         self._pairs = [
             [list(of(module)) for module in (self.averaged, denoiser)]
             for of in (nn.Module.parameters, nn.Module.buffers)
         ]
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters(), settings.rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self._losses, self._prepared = engine.prepare(
+            _Losses(denoiser, settings.objective), self.optimizer
+        )
         self.step, self.seconds, self.rate, self.first_loss = 0, 0.0, 0.0, 0.0
         denoiser.train()
 
+    def add_seconds(self, seconds: float) -> None:
+        """The same for all processes: the rate depends on them, and when to stop."""
+        self.seconds += self.engine.mean(seconds)
+
     def advance(self, share: float) -> float:
         """One step, with this share of the peak rate."""
-        settings, generator = self.settings, self.generator
-        x_0, cond = self.items.draw(settings.batch, generator)
-        drawn = settings.levels.draw(len(x_0), generator)
-        eps = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
-        asked: Callable[..., Tensor] = self.denoiser
-        if cond is not None:
-            dropped = torch.rand(len(x_0), generator=generator) < settings.drop
-            asked = self.denoiser.given(without(cond, dropped.to(cond.device)))
-        losses = settings.objective(asked, x_0, drawn, eps, generator)
-        loss = losses.mean()
-        value = loss.item()
-        if self.step == 0:
-            self.first_loss = value
-        # Before the step: a weight that is NaN once is NaN for ever.
-        most = _EXPLODED * max(abs(self.first_loss), 1.0)
-        if not (math.isfinite(value) and abs(value) <= most):
-            raise Diverged(_diverged(value, losses, drawn.level, self.step + 1, settings))
+        engine, settings = self.engine, self.settings
+        mine = slice(engine.rank, None, engine.size)
+        x_0, drawn, eps, cond = self._draw(mine)
         self.rate = share * settings.rate
         self.optimizer.param_groups[0]["lr"] = self.rate
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        value = 0.0
+        for i in range(engine.parts):
+            part = slice(i, None, engine.parts)
+            here, own = _rows(drawn, part), self._own(i)
+            with engine.part(self._losses):
+                losses = self._losses(
+                    x_0[part], here, eps[part], None if cond is None else cond[part], own
+                )
+                loss = losses.mean()
+                value += loss.item() / engine.parts
+                if i == engine.parts - 1:
+                    value = self._checked(engine.mean(value), losses, here)
+                engine.backward(loss)
+                self._prepared.step()
         self._average()
         self.step += 1
+        return value
+
+    def _draw(self, mine: slice) -> tuple[Tensor, Drawn, Tensor, Condition | None]:
+        """Of the next batch what is mine; of all of it the same is drawn by every process."""
+        settings, generator, device = self.settings, self.generator, self.engine.device
+        x_0, cond = self.items.draw(settings.batch, generator, mine)
+        drawn = settings.levels.draw(settings.batch, generator)
+        shape = (settings.batch, *x_0.shape[1:])
+        eps = torch.randn(shape, generator=generator, dtype=x_0.dtype)[mine]
+        if cond is not None:
+            dropped = torch.rand(settings.batch, generator=generator)[mine] < settings.drop
+            cond = without(cond, dropped.to(cond.device)).to(device)
+        return x_0.to(device), _rows(drawn, mine), eps.to(device), cond
+
+    def _own(self, part: int) -> torch.Generator:
+        """What an objective draws by: of another seed in each step, and in each share of it."""
+        engine = self.engine
+        shares = engine.size * engine.parts
+        place = self.step * shares + part * engine.size + engine.rank
+        return self._inner.manual_seed((self._seed + (1 + place) * _GOLDEN) % 2**63)
+
+    def _checked(self, value: float, losses: Float[Tensor, " b"], drawn: Drawn) -> float:
+        """The loss, unless it is no number; before the step, as a weight that is NaN stays so."""
+        if self.step == 0:
+            self.first_loss = value
+        most = _EXPLODED * max(abs(self.first_loss), 1.0)
+        if not (math.isfinite(value) and abs(value) <= most):
+            raise Diverged(_diverged(value, losses, drawn.level, self.step + 1, self.settings))
         return value
 
     @torch.no_grad()
@@ -362,6 +497,23 @@ class _Training:
                 self.optimizer.state[parameter] = {
                     k: v.clone().to(parameter.device) for k, v in moments.items()
                 }
+
+
+def _rows(drawn: Drawn, rows: slice) -> Drawn:
+    """The levels of some of the items."""
+    if rows == ALL:
+        return drawn
+    level, before, density, T = drawn
+
+    def of(level: Level) -> Level:
+        return Level(level.alpha[rows], level.sigma[rows])
+
+    return Drawn(
+        of(level),
+        None if before is None else of(before),
+        None if density is None else density[rows],
+        T,
+    )
 
 
 def _diverged(
