@@ -89,7 +89,7 @@ def wrong(name: str) -> Tensor:
         "recall": x.abs(),
         "coverage": x.abs(),
         "density": torch.cat([x[:500], 30 + 30 * x[500:]]),
-        "nearest": gaussian(400, 7).repeat(3, 1)[:1000] + 0.01 * x,
+        "nearest_train": gaussian(400, 7).repeat(3, 1)[:1000] + 0.01 * x,
         "memorised": gaussian(400, 7).repeat(3, 1)[:1000] + 1e-4 * x,
         "copies": gaussian(400, 7).float().double(),
         "nll": 1.2 * x,
@@ -109,13 +109,13 @@ def test_what_is_wrong_is_found_out(name: str) -> None:
 
 def test_a_copy_of_the_training_points_and_a_fresh_set() -> None:
     training = gaussian(400, 7)
-    which = ["nearest", "memorised", "copies"]
+    which = ["nearest_train", "memorised", "copies"]
     copy = evaluate([training], Fresh(gaussian), training, None, which)
     assert [copy[name].value for name in which] == [0, 1, 1]
     fresh = evaluate([gaussian(4_000, 10)], Fresh(gaussian), training, None, which)
     assert fresh["memorised"].value == pytest.approx(0.01, abs=0.006)
     assert fresh["memorised"].floor == pytest.approx(0.01, abs=0.001)
-    assert fresh["nearest"].ratio == pytest.approx(1, abs=0.05)
+    assert fresh["nearest_train"].ratio == pytest.approx(1, abs=0.05)
     assert (fresh["copies"].value, fresh["copies"].floor) == (0, 0)
 
 
@@ -126,10 +126,10 @@ def test_nearest_and_memorised_as_they_are_said() -> None:
     def nearest(points: Tensor) -> np.ndarray:
         return torch.cdist(points, training).amin(1).numpy()
 
-    found = evaluate([x], Fresh(gaussian), training, None, ["nearest", "memorised"])
+    found = evaluate([x], Fresh(gaussian), training, None, ["nearest_train", "memorised"])
     true = nearest(gaussian(40_000, 13))
-    assert found["nearest"].value == pytest.approx(np.median(nearest(x)), rel=0.02)
-    assert found["nearest"].floor == pytest.approx(np.median(true), rel=0.02)
+    assert found["nearest_train"].value == pytest.approx(np.median(nearest(x)), rel=0.02)
+    assert found["nearest_train"].floor == pytest.approx(np.median(true), rel=0.02)
     share = (nearest(x) < np.quantile(true, 0.01)).mean()
     assert found["memorised"].value == pytest.approx(share, rel=0.2)
 
@@ -157,9 +157,9 @@ def test_nearest_points_in_many_columns_take_smaller_sets(monkeypatch: pytest.Mo
         def fresh(n: int, seed: int, d: int = d) -> Tensor:
             return gaussian(n, seed, d)
 
-        found = evaluate([fresh(200, 1)], Fresh(fresh), fresh(100, 2), None, ["nearest"])
-        assert found["nearest"].n == n
-        assert found["nearest"].p_value > 0.01
+        found = evaluate([fresh(200, 1)], Fresh(fresh), fresh(100, 2), None, ["nearest_train"])
+        assert found["nearest_train"].n == n
+        assert found["nearest_train"].p_value > 0.01
 
 
 # --- the score is the contract's
@@ -524,7 +524,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     other = evaluate([x], Fresh(gaussian), training, NORMAL, EVERY, 5)
     assert other["energy"].value != first["energy"].value
     # Alone or with others, each is the same.
-    for name in ("ks", "recall", "mmd", "nearest", "nll"):
+    for name in ("ks", "recall", "mmd", "nearest_train", "nll"):
         alone = evaluate([x], Fresh(gaussian), training, NORMAL, [name], 4)
         assert alone[name] == first[name], name
 
@@ -604,9 +604,9 @@ def test_memory_is_not_judged_by_what_was_trained_on(tmp_path: Path) -> None:
     """Truth that is the training set is as near to it as a copier: nothing could be told."""
     np.save(tmp_path / "points.npy", gaussian(400, 80).numpy())
     data = sets.load(str(tmp_path / "points.npy"))
-    which = ["nearest", "memorised", "copies", "ks"]
+    which = ["nearest_train", "memorised", "copies", "ks"]
     found = evaluation([data.x], data, training=data.x, which=which)["metrics"]
-    for name in ("nearest", "memorised", "copies"):
+    for name in ("nearest_train", "memorised", "copies"):
         assert found[name]["value"] is None
         assert "were trained on" in found[name]["reason"]
     assert found["ks"]["value"] is not None

@@ -49,14 +49,14 @@ class Row(NamedTuple):
 
 
 class Halves(NamedTuple):
-    """Rows of a file: those that are drawn from, and those that stand for the truth."""
+    """Items: those that are drawn from or learned from, and those that stand for the truth."""
 
     used: Tensor
     held_out: Tensor
 
 
 def halves(data: Data, seed: int) -> Halves | None:
-    """A file cut in two at random; None where fresh points can be drawn.
+    """Data cut in two: as they say themselves, or a file at random; None for fresh points.
 
     Raises:
         ValueError: fewer than four rows.
@@ -64,6 +64,10 @@ def halves(data: Data, seed: int) -> Halves | None:
     if data.fresh is not None:
         return None
     n = len(data)
+    if data.held_out is not None:
+        is_used = torch.ones(n, dtype=torch.bool)
+        is_used[data.held_out] = False
+        return Halves(is_used.nonzero().flatten(), data.held_out)
     if n < 4:
         raise ValueError(
             f"{n} rows: half of a file is drawn from and half stands for the truth, so it needs 4 "

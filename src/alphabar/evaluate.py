@@ -95,7 +95,7 @@ METRICS: dict[str, Metric] = {
     "coverage": Metric(
         "share of true points with a sample among their neighbours", "high", bounds=SHARE
     ),
-    "nearest": Metric("median distance to the nearest training point", "floor"),
+    "nearest_train": Metric("median distance to the nearest training point", "floor"),
     "memorised": Metric(
         "share nearer to a training point than 99% of true points", "low", bounds=SHARE
     ),
@@ -108,7 +108,7 @@ METRICS: dict[str, Metric] = {
 }
 DEFAULT = tuple(name for name, metric in METRICS.items() if metric.is_default)
 PROJECTED = ("sliced_w2", "ks")
-MEMORY = ("nearest", "memorised", "copies")
+MEMORY = ("nearest_train", "memorised", "copies")
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,8 @@ class Measured:
         interval: what low and high come from: `sets`, the spread of the sets; `points`, the spread
             within them.
         reason: why there is no value, or no interval.
+        floor_low: where the interval of the floor begins, where it is not the mean of many sets;
+        floor_high: where it ends.
     """
 
     value: float | None
@@ -144,6 +146,8 @@ class Measured:
     better: Better
     interval: Literal["sets", "points"] | None
     reason: str | None
+    floor_low: float | None = None
+    floor_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -371,7 +375,7 @@ def evaluate(
 ) -> dict[str, Measured]:
     """What samples are worth, by each of the metrics.
 
-    A metric that cannot be had has a reason in place of numbers. Those of `nearest`, `memorised`
+    A metric that cannot be had has a reason in place of numbers: `nearest_train`, `memorised`
     and `copies` need the training points, and `nll` a target that has a density.
 
     Args:
@@ -402,7 +406,7 @@ def evaluate(
         advance()
     if "nll" in names:
         found["nll"] = _likelihood(sets, target, seed, advance)
-    return {name: _measured(METRICS[name], found[name]) for name in names}
+    return {name: measured(METRICS[name], found[name]) for name in names}
 
 
 def evaluation(
@@ -644,7 +648,7 @@ def _remembered(
     limit = max(slack, float(np.quantile(np.concatenate(true), NEAR)))
     judged = true[:TRUE_SETS]
     return {
-        "nearest": Found([_median(a) for a in found], [_median(a) for a in judged], n),
+        "nearest_train": Found([_median(a) for a in found], [_median(a) for a in judged], n),
         "memorised": Found(
             [_share(a, limit) for a in found], [_share(a, limit) for a in judged], n
         ),
@@ -686,13 +690,13 @@ def _likelihood(
 # --- from sets to a number
 
 
-def _measured(metric: Metric, outcome: Outcome) -> Measured:
-    """The mean, its interval, and how it stands to truth's."""
+def measured(metric: Metric, outcome: Outcome) -> Measured:
+    """The mean, its interval, and how it stands to truth's; or the reason why there is none."""
     if isinstance(outcome, str):
-        return _missing(metric, outcome)
+        return missing(metric, outcome)
     values, floors = (np.asarray(v, dtype=np.float64) for v in outcome[:2])
     if not np.isfinite(values).all() or not np.isfinite(floors).all():
-        return _missing(metric, "numbers too large for their squares: standardise the columns")
+        return missing(metric, "numbers too large for their squares: standardise the columns")
 
     def shown(v: float) -> float:
         return math.sqrt(max(v, 0.0)) if metric.is_squared else v
@@ -738,7 +742,8 @@ def _half_width(
     return None, None
 
 
-def _missing(metric: Metric, reason: str) -> Measured:
+def missing(metric: Metric, reason: str) -> Measured:
+    """No numbers, and why."""
     return Measured(None, None, None, None, None, None, None, 0, 0, metric.better, None, reason)
 
 

@@ -253,9 +253,9 @@ def _begun(
         raise ValueError("--classes and --stream: fresh points come without classes; give one")
     if classes and loaded.labels is None:
         raise ValueError(f"--classes: {loaded.spec} has no labels; take gaussians or digits, say")
-    is_file = loaded.fresh is None and loaded.kind == "points"
+    is_file = loaded.fresh is None and (loaded.kind == "points" or loaded.held_out is not None)
     if given.get("held_out") and not is_file:
-        raise ValueError(f"--hold-out: {data} can be drawn afresh, or holds pictures; leave it out")
+        raise ValueError(f"--hold-out: {data} can be drawn afresh, or is one picture; leave it out")
     _refuse_too_large(loaded, given)
     condition = loaded.labels if classes else None
     config, lessons = configure(

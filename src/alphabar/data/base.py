@@ -33,6 +33,7 @@ class Data(Named):
         fresh: `fresh(n, seed)` draws n new x from the same p(x_0), independent of these and of
             those of every other seed; None where p(x_0) is known by these items alone.
         target: makes the exact p(x_0), where it is known: see `alphabar.targets.target_of`.
+        held_out: which items are never to be learned from, where that is fixed once for all.
     """
 
     x: Float64[Tensor, "N d"] | Float32[Tensor, "N C H W"]
@@ -41,6 +42,7 @@ class Data(Named):
     labels: Int64[Tensor, " N"] | None = None
     fresh: Callable[[int, int], Tensor] | None = None
     target: Callable[[], "Target"] | None = None
+    held_out: Int64[Tensor, " m"] | None = None
 
     @property
     def kind(self) -> Literal["points", "pictures"]:
@@ -49,6 +51,15 @@ class Data(Named):
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def every_fifth(labels: Int64[Tensor, " N"]) -> Int64[Tensor, " m"]:
+    """Of each class every fifth item, in order: the same whatever the seed."""
+    place = torch.empty_like(labels)
+    for label in torch.unique(labels):
+        rows = (labels == label).nonzero().flatten()
+        place[rows] = torch.arange(len(rows))
+    return (place % 5 == 4).nonzero().flatten()
 
 
 class Draw(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from alphabar.data.base import DATA, Data, check_count
+from alphabar.data.base import DATA, Data, check_count, every_fifth
 from alphabar.data.files import PICTURE_FILES, decoding, opened
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ def digits() -> Data:
 
         x = ink/8 − 1, ink 0..16
 
-    x: (1797, 1, 8, 8). Labels: the digit. Hue: digit/10.
+    x: (1797, 1, 8, 8). Labels: the digit. Hue: digit/10. Held out: every fifth of each digit.
     """
     from sklearn.datasets import load_digits
 
     ink, labels = load_digits(return_X_y=True)
     x = torch.from_numpy(ink.astype(np.float32) / 8 - 1).reshape(-1, 1, 8, 8)
     digit = torch.from_numpy(labels.astype(np.int64))
-    return Data(x, digit.double() / 10, labels=digit)
+    return Data(x, digit.double() / 10, labels=digit, held_out=every_fifth(digit))
 
 
 @DATA.entry(positional="name")
