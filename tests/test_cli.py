@@ -609,7 +609,7 @@ BAD = [
     (["sample", "nope"], "there is no such run, nor such data"),
     (["sample", "full"], "full holds no config.json"),
     (["compare", "full"], "full holds no config.json"),
-    (["sample", "moons", "--exact", "--class", "1"], "trained with --classes"),
+    (["sample", "moons", "--exact", "--label", "1"], "trained with --classes"),
     (["sample", "moons", "--exact", "--guidance", "2"], "trained with --classes"),
     (["sample"], "DATA"),
     (["score", "good.csv"], "--against"),

@@ -352,8 +352,8 @@ def test_samples_are_those_of_the_library(run: Run, home: Path) -> None:
     few = SCHEDULES.parse("linear").spaced(6, "log_snr")
     ways = {
         "": denoiser,
-        "--class 2": denoiser.given(2),
-        "--class 2 --guidance 3": guided(denoiser.given(2), denoiser, 3),
+        "--label 2": denoiser.given(2),
+        "--label 2 --guidance 3": guided(denoiser.given(2), denoiser, 3),
     }
     drawn = []
     for options, way in ways.items():
@@ -368,14 +368,14 @@ def test_samples_are_those_of_the_library(run: Run, home: Path) -> None:
 
 def test_a_class_starts_from_noise(run: Run, home: Path) -> None:
     """The mean and covariance of all the data are not those of a class."""
-    found = document(run("sample", "three", "-n", 5, "--class", 1, "--json"))
+    found = document(run("sample", "three", "-n", 5, "--label", 1, "--json"))
     assert (found["start"], found["class"], found["sampler"]) == ("noise", 1, "dpmpp_2m")
 
 
 def test_a_class_starts_from_noise_even_far_from_it(run: Run, quick: None) -> None:
     way = ["--classes", "--schedule", "linear:T=100,end=0.01"]
     assert run("train", "gaussians:n=200", "-o", "g", *TINY, *way).code == 0
-    result = run("sample", "g", "-n", 5, "--class", 1, "--json")
+    result = run("sample", "g", "-n", 5, "--label", 1, "--json")
     assert document(result)["start"] == "noise"
     assert "N(0, I) is" in result.err  # and that it is far off is said
     assert (
@@ -582,7 +582,7 @@ BAD = [
     ("train tiny.csv -o x", "whose squares are out of range"),
     ("decompose moons -o p.png --levels p.png", "these are one file"),
     ("decompose moons --levels p.json", "--levels p.json: its name must end in"),
-    ("sample three --class 1 --guidance 1e9", "from 0 to 1000"),
+    ("sample three --label 1 --guidance 1e9", "from 0 to 1000"),
     ("train missing.csv -o x", "no such file"),
     ("train nan.csv -o x", "NaN"),
     ("train one.csv -o x", "1 row"),
@@ -635,15 +635,15 @@ BAD = [
     ("train circles -o moons --resume", "not what the run was begun with"),
     ("train wide.csv -o moons --resume", "items of shape (3,)"),
     ("sample moons -n 0", "-n = 0"),
-    ("sample moons --exact --class 1", "trained with --classes"),
+    ("sample moons --exact --label 1", "trained with --classes"),
     ("sample half --exact", "is a folder"),
-    ("sample moons --class 1", "trained without classes"),
-    ("sample moons --guidance 2", "add --class"),
-    ("sample three --class 3", "knows the classes 0 to 2"),
-    ("sample three --class -1", "knows the classes 0 to 2"),
-    ("sample three --class 1 --guidance nan", "--guidance = nan"),
-    ("sample three --class 1 --start matched", "of all the data"),
-    ("sample three --class 1 --spacing fitted", "of all the data"),
+    ("sample moons --label 1", "trained without classes"),
+    ("sample moons --guidance 2", "add --label"),
+    ("sample three --label 3", "knows the classes 0 to 2"),
+    ("sample three --label -1", "knows the classes 0 to 2"),
+    ("sample three --label 1 --guidance nan", "--guidance = nan"),
+    ("sample three --label 1 --start matched", "of all the data"),
+    ("sample three --label 1 --spacing fitted", "of all the data"),
     ("sample moons --standardise", "knows how it was trained"),
     ("sample moons --nfe 5 --steps 5", "give one"),
     ("sample moons --sampler heum", "did you mean heun"),

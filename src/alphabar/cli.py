@@ -56,7 +56,7 @@ _MaybeSchedule = Annotated[
 _Class = Annotated[
     int | None,
     typer.Option(
-        "--class", parser=whole, metavar="K", help="Of a run with classes: draw this one."
+        "--label", parser=whole, metavar="K", help="Of a run with classes: draw this one."
     ),
 ]
 _Guidance = Annotated[
@@ -416,7 +416,7 @@ def sample(
         rule = spacing or "log_snr"
         if label is not None and (start == "matched" or rule in draw.FITTED):
             raise ValueError(
-                f"--class {label}: a matched start and fitted steps are for the mean and "
+                f"--label {label}: a matched start and fitted steps are for the mean and "
                 "covariance of all the data; leave out --start and --spacing"
             )
         named = _sampler_or_fitted(sampler, rule, fit_coefficients)
@@ -744,7 +744,7 @@ def _origin(
         _refuse_untrained(spec)
     if label is not None or guidance is not None:
         raise ValueError(
-            "--class and --guidance are for a run that was trained with --classes, and --exact "
+            "--label and --guidance are for a run that was trained with --classes, and --exact "
             "for data; leave one out"
         )
     loaded, standardiser = load_data(run, spec, standardise)

@@ -5,23 +5,21 @@
     frechet                 of normal laws with their moments, in both
     nearest_train …         to the training pictures, in pixels
 
-A set of samples has as many pictures as are held out, of as many each class where the samples have
-classes. The floor is what as many training pictures score in their place: real ones, of the same
-law. So a model that returns its training pictures reaches every floor but that of `nearest_train`,
-and one that returns blurred means keeps far from them and reaches no other: only together do the
-numbers say that what was learned is the law.
+A set of samples has as many pictures as it is held against, of as many of each class where the
+samples have classes. The floor is what as many training pictures score in their place: real ones,
+of the same law. So a model that returns its training pictures reaches every floor but that of
+`nearest_train`, and one that returns blurred means keeps far from them and reaches no other: only
+together do the numbers say that what was learned is the law.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from alphabar.compare import Halves
-from alphabar.data import Data
 from alphabar.evaluate import (
     MEMORY,
     METRICS,
@@ -38,7 +36,9 @@ from alphabar.evaluate import (
 from alphabar.metrics import NEIGHBOURS, Manifold, frechet_squared, manifold
 from alphabar.recognise import Share, train_recogniser
 
+LEAST = 4 * NEIGHBOURS  # pictures of a set
 FLOORS = 20  # sets of training pictures
+MOST = 2000  # pictures of a set, as the cost of coverage grows with their square
 SPACES = ("", "_features", "_named")  # pixels, of the classifier, of what the person names
 Extract = Callable[[Float[Tensor, "n C H W"]], Float[Tensor, "n d"]]
 
@@ -47,10 +47,22 @@ _OF = {name: METRICS[name] for name in Manifold._fields} | {
 }
 
 
+class Pictures(NamedTuple):
+    """Real pictures, (N, C, H, W) in [−1, 1], and their classes, if they have such."""
+
+    x: Float[Tensor, "N C H W"]
+    labels: Int64[Tensor, " N"] | None
+
+    def evenly(self, n: int) -> "Pictures":
+        """n of them, spread over all."""
+        rows = torch.arange(n) * len(self.x) // n
+        return Pictures(self.x[rows], None if self.labels is None else self.labels[rows])
+
+
 def evaluate_pictures(
     sets: Sequence[Float[Tensor, "n C H W"]],
-    data: Data,
-    parts: Halves,
+    used: Pictures,
+    held: Pictures,
     asked: Int64[Tensor, " n"] | None = None,
     seed: int = 0,
     extract: Extract | None = None,
@@ -59,9 +71,9 @@ def evaluate_pictures(
     """Sets of samples against held-out pictures.
 
     Args:
-        sets: independent sets, each of as many pictures as are held out.
-        data: pictures.
-        parts: which were trained on, and which are held out.
+        sets: independent sets, each of as many pictures as `held` has.
+        used: the pictures that were trained on.
+        held: pictures that were not.
         asked: the class that each picture of a set was drawn as; None: of no class.
         seed: of the classifier, and of the sets of training pictures.
         extract: features of pictures, to compare in as well.
@@ -71,18 +83,17 @@ def evaluate_pictures(
         ValueError: another number or shape of pictures, numbers that are not finite, too few held
             out or in training, features that are not one row of numbers a picture.
     """
-    used, held = data.x[parts.used], data.x[parts.held_out]
-    _check(sets, used, held)
+    _check(sets, used.x, held.x)
     found: dict[str, Measured] = {}
     extracts: list[Extract | str] = [lambda x: x.flatten(1)]
-    if data.labels is None:
+    if used.labels is None or held.labels is None:
         why = "the pictures have no labels, by which a classifier could learn"
         found["class_accuracy"] = missing(_ACCURACY, why)
         extracts.append(why)
     else:
-        labels = data.labels
-        known = train_recogniser(used, labels[parts.used], seed, int(labels.max()) + 1)
-        floor = known.accuracy(held, labels[parts.held_out])
+        classes = 1 + int(max(used.labels.max(), held.labels.max()))
+        known = train_recogniser(used.x, used.labels, seed, classes)
+        floor = known.accuracy(held.x, held.labels)
         if asked is None:
             found["class_accuracy"] = missing(_ACCURACY, "the samples were drawn as of no class")
         else:
@@ -91,14 +102,14 @@ def evaluate_pictures(
         extracts.append(known.features)
     advance()
     if extract is not None:
-        extracts.append(_named(extract))
-    rows = _floor_rows(data, parts, asked, seed)
+        extracts.append(checked(extract))
+    rows = _floor_rows(used, len(held.x), asked, seed)
     for space, of in zip(SPACES, extracts, strict=False):
-        found |= _in_space(space, of, sets, held, used, rows)
+        found |= _in_space(space, of, sets, held.x, used.x, rows)
         advance()
     flat = [x.flatten(1) for x in sets]
-    reference = HeldOut(used.flatten(1), held.flatten(1))
-    found |= evaluate(flat, reference, used.flatten(1), None, ["sliced_w2", *MEMORY], seed)
+    reference = HeldOut(used.x.flatten(1), held.x.flatten(1))
+    found |= evaluate(flat, reference, used.x.flatten(1), None, ["sliced_w2", *MEMORY], seed)
     advance()
     return found
 
@@ -112,10 +123,9 @@ _ACCURACY = Metric("share taken for the class that they were drawn as", "high", 
 
 
 def _check(sets: Sequence[Tensor], used: Tensor, held: Tensor) -> None:
-    least = 4 * NEIGHBOURS
-    if min(len(used), len(held)) < least:
+    if min(len(used), len(held)) < LEAST:
         raise ValueError(
-            f"{len(held)} pictures are held out and {len(used)} are not: it takes {least} or more "
+            f"{len(held)} pictures are held out and {len(used)} are not: it takes {LEAST} or more "
             "of each to compare with; add pictures"
         )
     for i, x in enumerate(sets):
@@ -131,23 +141,22 @@ def _check(sets: Sequence[Tensor], used: Tensor, held: Tensor) -> None:
 
 
 def _floor_rows(
-    data: Data, parts: Halves, asked: Int64[Tensor, " n"] | None, seed: int
+    used: Pictures, n: int, asked: Int64[Tensor, " n"] | None, seed: int
 ) -> list[Int64[Tensor, " n"]]:
     """Of the used pictures, sets that are like those of samples: as many, of the same classes."""
     generator = torch.Generator().manual_seed(seed % 2**63)
-    n = len(parts.held_out)
-    if asked is None or data.labels is None:
-        most = len(parts.used)
-        return [torch.randperm(most, generator=generator)[:n] for _ in range(FLOORS)]
-    own = data.labels[parts.used]
-    sets = []
-    for _ in range(FLOORS):
-        rows = []
-        for label, count in zip(*torch.unique(asked, return_counts=True), strict=True):
-            of = (own == label).nonzero().flatten()
-            rows.append(of[torch.randperm(len(of), generator=generator)[: int(count)]])
-        sets.append(torch.cat(rows))
-    return sets
+
+    def some(rows: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " _"]:
+        return rows[torch.randperm(len(rows), generator=generator)[:count]]
+
+    if asked is None or used.labels is None:
+        return [some(torch.arange(len(used.x)), n) for _ in range(FLOORS)]
+    counts = [*zip(*torch.unique(asked, return_counts=True), strict=True)]
+    of = {int(label): (used.labels == label).nonzero().flatten() for label, _ in counts}
+    return [
+        torch.cat([some(of[int(label)], int(count)) for label, count in counts])
+        for _ in range(FLOORS)
+    ]
 
 
 def _accuracy(right: Sequence[int], n: int, floor: Share) -> Measured:
@@ -208,10 +217,10 @@ def _with_range(one: Measured, outcome: Found, metric: Metric) -> Measured:
     return replace(one, floor_low=mean - reach, floor_high=mean + reach)
 
 
-def _named(extract: Extract) -> Extract:
+def checked(extract: Extract) -> Extract:
     """The person's extractor, with what it returns looked at."""
 
-    def checked(x: Tensor) -> Tensor:
+    def looked_at(x: Tensor) -> Tensor:
         features: Any = extract(x.float())
         shape = tuple(getattr(features, "shape", ()))
         if not isinstance(features, Tensor) or len(shape) != 2 or shape[0] != len(x):
@@ -223,4 +232,4 @@ def _named(extract: Extract) -> Extract:
             raise ValueError("the features hold NaN or infinity: give finite numbers")
         return features.detach().cpu()
 
-    return checked
+    return looked_at

@@ -390,6 +390,14 @@ def evaluate(
             help="Of a run: also how likely true points are by it, and the variational bound.",
         ),
     ] = False,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="MODULE:NAME",
+            help="Of pictures: compare in your own features as well, by a function or a module.",
+        ),
+    ] = None,
     standardise: Standardise = None,
     output: Annotated[Path | None, typer.Option("-o", help="The numbers (.json .csv).")] = None,
 ) -> None:
@@ -405,25 +413,36 @@ def evaluate(
     way = (sampler, steps, nfe, spacing)
     document: dict[str, Any]
     with run.progress() as bar:
-        if is_run(what):
-            origin, choice = _chosen(what, *way)
-            truth = _truth_of_run(run, origin, against, standardise)
-            seen = training_of(origin)
-            sets, document = _samples(origin, choice, n, draws, truth, run.seed, bar)
-            if likelihood:
-                document["likelihood"] = _likelihood(origin, truth, run.seed, bar)
-        else:
-            if likelihood or any(value is not None for value in way):
+        if not is_run(what):
+            if likelihood or features or any(value is not None for value in way):
                 raise ValueError(
-                    f"{what} is no run: --sampler, --steps, --nfe, --spacing and --likelihood are "
-                    "for one; leave them out"
+                    f"{what} is no run: --sampler, --steps, --nfe, --spacing, --features and "
+                    "--likelihood are for one; leave them out"
                 )
             truth, sets = _file(run, what, against, n, draws, standardise)
             # Points that can be drawn afresh are known by their own set, which others train on too.
             seen = None if truth.data.fresh is None else truth.data.x
             document = {"file": what}
-        advance = bar("evaluating", evaluation_length(names))
-        document |= evaluation(sets, *truth, seen, names, run.seed, advance)
+            advance = bar("evaluating", evaluation_length(names))
+            document |= evaluation(sets, *truth, seen, names, run.seed, advance)
+        elif (way_ := _chosen(what, *way))[0].kind == "pictures":
+            if metrics is not None or likelihood or standardise is not None:
+                raise ValueError(
+                    f"{what} draws pictures, which are measured in one way: leave out --metrics, "
+                    "--likelihood and --standardise"
+                )
+            document = _pictures(*way_, against, n, draws, features, run.seed, bar)
+        else:
+            if features is not None:
+                raise ValueError(f"--features: {what} draws points; they are compared as they are")
+            origin, choice = way_
+            truth = _truth_of_run(run, origin, against, standardise)
+            seen = training_of(origin)
+            sets, document = _samples(origin, choice, n, draws, truth, run.seed, bar)
+            if likelihood:
+                document["likelihood"] = _likelihood(origin, truth, run.seed, bar)
+            advance = bar("evaluating", evaluation_length(names))
+            document |= evaluation(sets, *truth, seen, names, run.seed, advance)
     _say_metrics(run, document)
     if output:
         with writing(output) as temporary:
@@ -433,6 +452,59 @@ def evaluate(
                 _write_csv(temporary, document["metrics"])
         run.say(run.text("written", path=output))
     run.finish({**document, "written": str(output) if output else None})
+
+
+def _pictures(
+    origin: "Origin",
+    choice: "Choice | None",
+    against: str | None,
+    n: int | None,
+    draws: int,
+    features: str | None,
+    seed: int,
+    bar: Bar,
+) -> dict[str, Any]:
+    """What the pictures of a run are worth."""
+    from alphabar.data import load
+    from alphabar.evaluate_pictures import (
+        LEAST,
+        MOST,
+        Pictures,
+        checked,
+        evaluate_pictures,
+        evaluation_length,
+    )
+    from alphabar.imports import imported
+    from alphabar.origin import truth_of
+
+    extract = None if features is None else imported(features, "--features")
+    parts = truth_of(origin, seed)
+    assert origin.run is not None
+    assert parts is not None
+    data = origin.data
+    used, held = (
+        Pictures(data.x[rows], None if data.labels is None else data.labels[rows]) for rows in parts
+    )
+    if against is not None:
+        other = load(against)
+        origin.run.config.check_items(tuple(other.x.shape[1:]), against)
+        held = Pictures(other.x, other.labels)
+    most = min(MOST, len(held.x))
+    held = held.evenly(check_whole("-n", most if n is None else n, min(LEAST, most), most))
+    if extract is not None:
+        checked(extract)(held.x[:2])  # before the samples are drawn
+    asked = held.labels if origin.run.config.classes else None
+    sets, how = _drawn(origin, choice, len(held.x), draws, seed, bar, asked)
+    advance = bar("evaluating", evaluation_length(extract is not None))
+    found = evaluate_pictures(sets, used, held, asked, seed, extract, advance)
+    return how | {
+        "metrics": {name: one.to_dict() for name, one in found.items()},
+        "against": against or data.spec,
+        "reference": "held-out pictures",
+        "n": len(held.x),
+        "draws": draws,
+        "seed": seed,
+    }
 
 
 class _Truth(NamedTuple):
@@ -578,17 +650,41 @@ def _samples(
     bar: Bar,
 ) -> "tuple[list[Tensor], dict[str, Any]]":
     """Independent sets of n samples in the data's units, and how they were drawn."""
+    return _drawn(origin, choice, _size(n, truth), draws, seed, bar)
+
+
+def _drawn(
+    origin: "Origin",
+    choice: "Choice | None",
+    n: int,
+    draws: int,
+    seed: int,
+    bar: Bar,
+    asked: "Tensor | None" = None,
+) -> "tuple[list[Tensor], dict[str, Any]]":
+    """The same, each set with as many samples of a class as are asked for."""
+    import torch
+
     from alphabar.draw import draw
 
-    n = _size(n, truth)
     plan = origin.plan(choice, origin.schedule, "auto", seed, bar)
-    advance = bar("sampling", draws)
+    parts = [(origin.source, torch.arange(n))]
+    if asked is not None:
+        parts = [
+            (origin.source_of_class(int(c)), (asked == c).nonzero().flatten())
+            for c in torch.unique(asked)
+        ]
+    advance = bar("sampling", draws * len(parts))
     sets, seconds, calls = [], 0.0, 0
     for i in range(draws):
-        drawn = draw(origin.source, plan, n, seed, first=i * n)
-        sets.append(origin.source.invert(drawn.x).double())
-        seconds, calls = seconds + drawn.seconds, drawn.nfe
-        advance()
+        x, first = torch.empty(n, *origin.source.shape, dtype=torch.float64), i * n
+        for source, rows in parts:
+            drawn = draw(source, plan, len(rows), seed, first)
+            x[rows] = source.invert(drawn.x).double()
+            first += len(rows)
+            seconds, calls = seconds + drawn.seconds, drawn.nfe
+            advance()
+        sets.append(x)
     how = {
         "sampler": plan.sampler.spec,
         "spacing": plan.rule,

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from alphabar.arguments import check_number
 from alphabar.compare import Halves, halves
 from alphabar.config import lessons_of
 from alphabar.data import Data, Standardiser, load
+from alphabar.denoise import NetDenoiser
 from alphabar.draw import (
     FREE,
     Bar,
@@ -125,6 +126,12 @@ class Origin:
         known.fit(items[some].numpy(), data.hue[some].numpy())
         return known.predict(x.double().numpy()).clip(0, 1)  # type: ignore[no-untyped-call]
 
+    def source_of_class(self, label: int) -> Source:
+        """Of a run that was trained with classes: what draws this one, without guidance."""
+        assert isinstance(self.source, Learned)
+        assert isinstance(self.source.denoiser, NetDenoiser)
+        return replace(self.source, denoiser=self.source.denoiser.given(label))
+
     @property
     def own_choice(self) -> Choice:
         """A run's own steps: fitted by gradient, or where that takes minutes by curvature."""
@@ -181,16 +188,16 @@ def origin_of_run(path: str, label: int | None = None, guidance: float | None = 
     if label is not None:
         if not config.classes:
             raise ValueError(
-                f"--class {label}: {path} was trained without classes; train it with --classes"
+                f"--label {label}: {path} was trained without classes; train it with --classes"
             )
         if not 0 <= label < config.classes:
-            raise ValueError(f"--class {label}: {path} knows the classes 0 to {config.classes - 1}")
+            raise ValueError(f"--label {label}: {path} knows the classes 0 to {config.classes - 1}")
         denoiser = trained.denoiser.given(label)
         if guidance is not None:
             check_number("--guidance", guidance, 0, 1000, "from 0 to 1000; 1 is no guidance")
             denoiser = guided(denoiser, trained.denoiser, guidance)
     elif guidance is not None:
-        raise ValueError(f"--guidance {guidance:g} leads to a class; add --class K")
+        raise ValueError(f"--guidance {guidance:g} leads to a class; add --label K")
     source = Learned(denoiser, law.mean, law.cov, law.var, config.standardiser)
     schedule = SCHEDULES.parse(config.schedule or SCHEDULE)
     names = (config.data, config.kind, config.columns)
@@ -216,7 +223,7 @@ def training_of(origin: Origin) -> Tensor | None:
 
 
 def truth_of(origin: Origin, seed: int) -> Halves | None:
-    """The rows of a file that nothing was learned from, and the others; None where fresh ones are.
+    """The items that nothing was learned from, and the others; None where fresh ones are.
 
     Raises:
         ValueError: a run that has learned from all rows of its file.
@@ -227,7 +234,7 @@ def truth_of(origin: Origin, seed: int) -> Halves | None:
         return halves(origin.data, seed)
     if not origin.run.config.held_out:
         raise ValueError(
-            f"{origin.run.path} was trained on every row of {origin.spec}, so none are left to "
+            f"{origin.run.path} was trained on all of {origin.spec}, so none is left to "
             "compare with: give others with evaluate --against DATA, or train with --hold-out"
         )
     return halves(origin.data, origin.run.config.seed)
