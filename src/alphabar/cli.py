@@ -15,6 +15,7 @@ import typer
 from alphabar.arguments import check_whole
 from alphabar.frame import (
     DataSpec,
+    NetOfRun,
     Run,
     ScheduleSpec,
     Standardise,
@@ -379,6 +380,7 @@ def sample(
     start: _Start = "auto",
     label: _Class = None,
     guidance: _Guidance = None,
+    net: NetOfRun = None,
     standardise: Standardise = None,
     output: Annotated[
         Path | None,
@@ -406,7 +408,7 @@ def sample(
     from alphabar.trace import even_times
 
     use_one_thread()
-    origin = _origin(run, data, exact, standardise, label, guidance)
+    origin = _origin(run, data, exact, standardise, label, guidance, net=net)
     source, points = origin.source, origin.kind == "points"
     noise = _noise_of(origin, schedule, T)
     asked = (sampler, steps, nfe, spacing, schedule, T, label)
@@ -538,6 +540,7 @@ def compare(
         Path | None,
         typer.Option("-o", help="The picture (.png .svg .pdf) or the numbers (.csv .json)."),
     ] = None,
+    net: NetOfRun = None,
 ) -> None:
     """Compare samplers: error against calls of the denoiser, beside the floor of true samples."""
     if output:
@@ -551,7 +554,7 @@ def compare(
     from alphabar.origin import truth_of
 
     use_one_thread()
-    origin = _origin(run, data, exact, standardise, seed=seed)
+    origin = _origin(run, data, exact, standardise, seed=seed, net=net)
     noise = _noise_of(origin, schedule, T)
     names = [name for given in samplers or [_COMPARED] for name in given.split()]
     if not names:
@@ -729,6 +732,7 @@ def _origin(
     label: int | None = None,
     guidance: float | None = None,
     seed: int | None = None,
+    net: str | None = None,
 ) -> "Origin":
     """What to draw from; of a file's exact denoiser half its rows, if a seed to cut it is given."""
     from alphabar.compare import halves
@@ -739,7 +743,7 @@ def _origin(
             raise ValueError(
                 f"--standardise: {spec} is a run, which knows how it was trained; leave it out"
             )
-        return origin_of_run(spec, label, guidance)
+        return origin_of_run(spec, label, guidance, net)
     if not exact:
         _refuse_untrained(spec)
     if label is not None or guidance is not None:

@@ -25,7 +25,7 @@ from alphabar.data import Data, Standardiser
 from alphabar.denoise import PREDICTIONS, Moments, NetDenoiser
 from alphabar.draw import LARGEST
 from alphabar.levels import LEVELS, Drawn, of_schedule
-from alphabar.nets import NETS
+from alphabar.nets import is_own, recipe
 from alphabar.objectives import OBJECTIVES, Hybrid
 from alphabar.schedule import SCHEDULES, Level
 from alphabar.train import Items, Settings, Shuffled, Streamed
@@ -156,7 +156,8 @@ class Config:
         if self.seconds is not None:
             check_number("seconds", self.seconds, 0, 1e9, "a time > 0, such as 60", True)
         check_seed(self.seed)
-        NETS.parse(self.net)
+        if not is_own(self.net):  # which is not imported because a file says so
+            recipe(self.net)
         self.settings()
 
     def settings(self) -> Settings:
@@ -168,14 +169,35 @@ class Config:
         objective = OBJECTIVES.parse(self.objective)
         return Settings(objective, levels, self.batch, self.rate, self.weight_decay, self.drop)
 
-    def build(self, data: Moments) -> NetDenoiser:
-        """The denoiser, with its first weights."""
+    def build(self, data: Moments, net: str | None = None) -> NetDenoiser:
+        """The denoiser, with its first weights.
+
+        Args:
+            data: mean and standard deviation of the data.
+            net: the import path of the network, where it is the person's own: as they name it.
+
+        Raises:
+            ValueError: as of `check_net`.
+        """
+        self.check_net(net)
         learns_variance = isinstance(OBJECTIVES.parse(self.objective), Hybrid)
-        net = NETS.parse(self.net).build(
+        made = recipe(self.net).build(
             self.shape, self.seed, 1 + learns_variance, self.classes, self.numbers
         )
         predicts = cast(Literal["edm"], self.predicts)
-        return NetDenoiser(net, data, predicts, learns_variance=learns_variance)
+        return NetDenoiser(made, data, predicts, learns_variance=learns_variance)
+
+    def check_net(self, net: str | None) -> None:
+        """Refuse to import what a run names: the person must have named it, too.
+
+        Raises:
+            ValueError: the network is the person's own, and they have not named it, or another.
+        """
+        if is_own(self.net) and net != self.net:
+            raise ValueError(
+                f"the network of this run is the code {self.net}, which a run may not choose to "
+                f"import: if you know and trust it, name it yourself with --net {self.net}"
+            )
 
     def to_dict(self) -> dict[str, object]:
         """For JSON; `from_dict` gives back the same."""
@@ -220,7 +242,7 @@ class Config:
             if value is None:
                 continue
             if key == "net":
-                value = NETS.parse(str(value)).fitted(self.shape).spec
+                value = recipe(str(value)).fitted(self.shape).spec
             elif key in families:
                 value = families[key].parse(str(value)).spec
             if value != getattr(self, key):
@@ -326,7 +348,7 @@ def configure(
         numbers=0 if cond is None or by_class else cond.shape[1],
         schedule=None if schedule is None else SCHEDULES.parse(schedule).spec,
         levels=None if levels is None else LEVELS.parse(levels).spec,
-        net=NETS.parse(net).fitted(tuple(lessons.x_0.shape[1:])).spec,
+        net=recipe(net).fitted(tuple(lessons.x_0.shape[1:])).spec,
         predicts=predicts,
         objective=OBJECTIVES.parse(objective or _OWN.get(predicts, "edm")).spec,
         batch=default.batch if batch is None else batch,
@@ -440,7 +462,7 @@ def _check_scale(x: Tensor) -> None:
 def _try_out(config: Config, lessons: Lessons) -> None:
     """Ask the objective once, at both ends of the levels: it may refuse levels or a prediction."""
     settings, generator = config.settings(), torch.Generator().manual_seed(0)
-    denoiser = config.build(Moments.of(lessons.x_0))
+    denoiser = config.build(Moments.of(lessons.x_0), config.net)  # as it was given just now
     schedule = None if config.levels is not None else SCHEDULES.parse(cast(str, config.schedule))
     drawn = settings.levels.draw(schedule.T if schedule else 2, generator)
     ends = torch.tensor([0, len(drawn.level.alpha) - 1])

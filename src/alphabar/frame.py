@@ -280,6 +280,12 @@ T_Option = Annotated[
     typer.Option("-T", parser=whole, metavar="N", help="T of every schedule spec that gives none."),
 ]
 ScheduleSpec = Annotated[str, typer.Option("--schedule", help="A schedule's spec.")]
+NetOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--net", metavar="MODULE:NAME", help="The code of a run's network, where it is your own."
+    ),
+]
 Standardise = Annotated[
     bool | None,
     typer.Option(

@@ -12,6 +12,7 @@ import typer
 from alphabar.arguments import check_whole
 from alphabar.frame import (
     Bar,
+    NetOfRun,
     Run,
     Standardise,
     T_Option,
@@ -176,7 +177,7 @@ def train(
                 return  # the first process says what came of it
             from alphabar.origin import origin_of_run
 
-            origin = origin_of_run(str(output))
+            origin = origin_of_run(str(output), net=config.net)
             plan = None
             if origin.has_own_steps:
                 plan = origin.plan(None, origin.schedule, "auto", config.seed, bar)
@@ -271,7 +272,7 @@ def _begun(
     for remark in lessons.remarks():
         run.warn(run.text(remark.key, **remark.values))
     training = engine.first(lambda: begin(output, config, lessons, run.force, engine))
-    return training or join(RunFolder(output, config), lessons, engine), config, loaded
+    return training or join(RunFolder(output, config, config.net), lessons, engine), config, loaded
 
 
 def _refuse_too_large(data: "Data", given: dict[str, Any]) -> None:
@@ -279,12 +280,12 @@ def _refuse_too_large(data: "Data", given: dict[str, Any]) -> None:
     import torch
 
     from alphabar.draw import MEMORY
-    from alphabar.nets import NETS
+    from alphabar.nets import recipe
     from alphabar.train import Settings
 
     batch = given.get("batch", Settings().batch)
     with torch.device("meta"):
-        net = NETS.parse(given.get("net", "mlp")).build(tuple(data.x.shape[1:]), 0)
+        net = recipe(given.get("net", "mlp")).build(tuple(data.x.shape[1:]), 0)
     weights = sum(weight.numel() for weight in net.parameters())
     hidden = sum(getattr(module, "out_features", 0) for module in net.modules())
     # Weights, average, gradient, two moments, and copies of all but the gradient to be written;
@@ -315,7 +316,7 @@ def _resumed(
 
     if run.force:
         raise ValueError("--resume goes on with a run and --force replaces it: give one of the two")
-    folder = open_run(output)
+    folder = open_run(output, given.get("net"))
     config = folder.config
     config.check_given({**given, "seed": run.given_seed})
     is_scaled = config.standardiser is not None
@@ -383,6 +384,7 @@ def evaluate(
     steps: _Few = None,
     nfe: _Calls = None,
     spacing: _Spacing = None,
+    net: NetOfRun = None,
     likelihood: Annotated[
         bool,
         typer.Option(
@@ -425,7 +427,7 @@ def evaluate(
             document = {"file": what}
             advance = bar("evaluating", evaluation_length(names))
             document |= evaluation(sets, *truth, seen, names, run.seed, advance)
-        elif (way_ := _chosen(what, *way))[0].kind == "pictures":
+        elif (way_ := _chosen(what, *way, net))[0].kind == "pictures":
             if metrics is not None or likelihood or standardise is not None:
                 raise ValueError(
                     f"{what} draws pictures, which are measured in one way: leave out --metrics, "
@@ -627,13 +629,18 @@ def _write_csv(path: Path, metrics: dict[str, dict[str, Any]]) -> None:
 
 
 def _chosen(
-    path: str, sampler: str | None, steps: int | None, nfe: int | None, spacing: str | None
+    path: str,
+    sampler: str | None,
+    steps: int | None,
+    nfe: int | None,
+    spacing: str | None,
+    net: str | None,
 ) -> "tuple[Origin, Choice | None]":
     """A run, and how to draw from it; None: by its own steps."""
     from alphabar import draw
     from alphabar.origin import origin_of_run
 
-    origin = origin_of_run(path)
+    origin = origin_of_run(path, net=net)
     if origin.has_own_steps and all(v is None for v in (sampler, steps, nfe, spacing)):
         return origin, None
     rule = spacing or "log_snr"
@@ -717,6 +724,7 @@ def decompose(
     steps: _Few = None,
     nfe: _Calls = None,
     spacing: _Spacing = None,
+    net: NetOfRun = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", help="The parts as a picture (.png .svg .pdf), or the numbers (.json)."),
@@ -745,7 +753,7 @@ def decompose(
     from alphabar.metrics import FLOOR_SETS
     from alphabar.targets import Points
 
-    origin, choice = _chosen(path, sampler, steps, nfe, spacing)
+    origin, choice = _chosen(path, sampler, steps, nfe, spacing, net)
     if choice is not None and getattr(choice.sampler, "variance", None) == "learned":
         raise ValueError(
             f"--sampler {sampler}: the run is compared with the exact denoiser, which has learned "

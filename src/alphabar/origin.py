@@ -170,18 +170,21 @@ def origin_of_data(data: Data, standardiser: Standardiser | None, rows: Tensor |
     return Origin(data.spec, data.kind, data.columns, source, schedule, given=data)
 
 
-def origin_of_run(path: str, label: int | None = None, guidance: float | None = None) -> Origin:
+def origin_of_run(
+    path: str, label: int | None = None, guidance: float | None = None, net: str | None = None
+) -> Origin:
     """The denoiser that a run has trained.
 
     Args:
         path: its folder.
         label: a class to draw; None for all.
         guidance: the scale of classifier-free guidance towards the class; 1 is none.
+        net: the import path of its network, where that is the person's own code.
 
     Raises:
         ValueError, OSError: no run, or one that cannot be read; a class that it does not know.
     """
-    run = open_run(Path(path))
+    run = open_run(Path(path), net)
     config, law = run.config, run.law()
     trained = run.trained()
     denoiser: Callable[[Tensor, Any], Tensor] = trained.denoiser

@@ -110,6 +110,7 @@ class RunFolder:
 
     path: Path
     config: Config
+    net: str | None = None  # an import path, as the person has named it
 
     def trained(self) -> Trained:
         """The denoiser of the last checkpoint; nothing of the optimizer is read.
@@ -117,13 +118,15 @@ class RunFolder:
         Raises:
             ValueError: there is no checkpoint, or a damaged one, or one of another config.
         """
+        self.config.check_net(self.net)
         average: State = {}
         with _reading(_checkpoint(self.path), self.config) as kept:
             for key in kept:
                 if key.startswith("average."):
                     average[key.removeprefix("average.")] = kept[key]
             step, seconds = int(kept["step"]), kept["seconds"][0].item()
-            denoiser = self.config.build(Moments(average["mean"].double(), average["std"].double()))
+            moments = Moments(average["mean"].double(), average["std"].double())
+            denoiser = self.config.build(moments, self.net)
             denoiser.load_state_dict(average)
         return Trained(denoiser.eval().requires_grad_(False), step, seconds)
 
@@ -194,8 +197,13 @@ class RunFolder:
         return self.path / _STEPS.format(name)
 
 
-def open_run(path: Path) -> RunFolder:
+def open_run(path: Path, net: str | None = None) -> RunFolder:
     """The run in a folder; a reader needs no lock.
+
+    Args:
+        path: the folder.
+        net: the import path of its network, where that is the person's own code: a run itself
+            names none that would be run.
 
     Raises:
         ValueError, OSError: there is no folder, or it holds no run, half of one, or one of another
@@ -232,7 +240,7 @@ def open_run(path: Path) -> RunFolder:
     for key in ("format", "alphabar", "torch", "threads"):
         values.pop(key, None)
     try:
-        return RunFolder(path, Config.from_dict(values))
+        return RunFolder(path, Config.from_dict(values), net)
     except (TypeError, ValueError) as error:
         raise ValueError(_damaged_config(path, str(error))) from None
 
@@ -391,7 +399,7 @@ def begin(
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
-    return Training(RunFolder(path, config), lock, lessons, None, engine)
+    return Training(RunFolder(path, config, config.net), lock, lessons, None, engine)
 
 
 def _check_empty(path: Path) -> None:
@@ -471,7 +479,7 @@ class Training:
         engine: Engine | None,
     ) -> None:
         self.run, self._lock, self._state, self._engine = run, lock, state, engine
-        self._denoiser = run.config.build(Moments.of(lessons.x_0))
+        self._denoiser = run.config.build(Moments.of(lessons.x_0), run.net)
         self._items = lessons.items(run.config.seed)
         self._kept = 0 if state is None else int(state["step"])  # step of the checkpoint on disk
         self._good: tuple[int, State] | None = None  # a later one, in memory

@@ -10,6 +10,20 @@ from alphabar.nets.mlp import MLP, mlp
 # isort: split
 # After the network for points, so that a listing begins with it.
 from alphabar.nets.dit import DiT, dit
+from alphabar.nets.own import Own, is_own, recipe
 from alphabar.nets.unet import UNet, unet
 
-__all__ = ["MLP", "NETS", "DiT", "Recipe", "Task", "UNet", "dit", "mlp", "unet"]
+__all__ = [
+    "MLP",
+    "NETS",
+    "DiT",
+    "Own",
+    "Recipe",
+    "Task",
+    "UNet",
+    "dit",
+    "is_own",
+    "mlp",
+    "recipe",
+    "unet",
+]
