@@ -25,10 +25,10 @@ from alphabar.evaluate import (
     Measured,
     Reference,
     Rows,
-    _measured,
     evaluate,
     evaluation,
     evaluation_length,
+    measured,
 )
 from alphabar.metrics import against_fresh, against_held_out
 from alphabar.targets import Mixture, Points
@@ -52,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 NORMAL = Mixture([1.0], torch.zeros(1, 2).double(), var=torch.ones(1).double())
 
 
-def measured(x: Tensor, **options: object) -> dict[str, Measured]:
+def scored(x: Tensor, **options: object) -> dict[str, Measured]:
     return evaluate([x], Fresh(gaussian), gaussian(400, 7), NORMAL, EVERY, **options)
 
 
@@ -61,7 +61,7 @@ def of_truth() -> Iterator[dict[str, Measured]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alphabar.metrics.REFERENCE", 20_000)
         patch.setattr("alphabar.metrics.FLOOR_SETS", 60)
-        yield measured(gaussian(1_000, 8))
+        yield scored(gaussian(1_000, 8))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -277,14 +277,14 @@ def coverage(
 
 def test_the_interval_of_a_mean_is_scipys() -> None:
     values, floors = [1.0, 2.0, 4.0, 8.0, 16.0], [1.0, 1.5, 3.0]
-    found = _measured(METRICS["nll"], Found(values, floors, 10))
+    found = measured(METRICS["nll"], Found(values, floors, 10))
     expected = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     assert (found.low, found.high) == pytest.approx(expected)
     assert found.floor_sd == pytest.approx(stats.tstd(floors))
-    few = _measured(METRICS["nll"], Found([3.0, 5.0], floors, 10, [8.0, 10.0]))
+    few = measured(METRICS["nll"], Found([3.0, 5.0], floors, 10, [8.0, 10.0]))
     assert (few.low, few.high) == pytest.approx(stats.norm.interval(0.95, 4, math.sqrt(9 / 2)))
     # Sets that agree by chance still vary as true ones do; at 0 a root has no slope.
-    zero = _measured(METRICS["energy"], Found([0.0] * 5, floors, 10))
+    zero = measured(METRICS["energy"], Found([0.0] * 5, floors, 10))
     assert zero.low == 0
     assert zero.high**2 == pytest.approx(1.959964 * stats.tstd(floors) / math.sqrt(5))
 
@@ -298,7 +298,7 @@ def test_intervals_over_sets(count: int, factor: float) -> None:
     for _ in range(400):
         values = (factor * random.chisquare(3, count)).tolist()
         floors = random.chisquare(3, 20).tolist()
-        found = _measured(METRICS["energy"], Found(values, floors, 10))
+        found = measured(METRICS["energy"], Found(values, floors, 10))
         held += found.low <= math.sqrt(3 * factor) <= found.high
         small += found.p_value <= 0.1
     # As few sets as five agree by chance too often; truth's own spread makes up for it.
@@ -406,7 +406,7 @@ def test_p_values_of_several_sets_are_a_permutation_tests(name: str) -> None:
     random = np.random.default_rng(0)
     for shift in (-0.8, 0.0, 0.8):
         values, floors = 5 + shift + random.standard_normal(5), 5 + random.standard_normal(20)
-        found = _measured(
+        found = measured(
             METRICS[name]._replace(bounds=(0, 9)), Found(values.tolist(), floors.tolist(), 10)
         )
         expected = stats.permutation_test(
@@ -415,7 +415,7 @@ def test_p_values_of_several_sets_are_a_permutation_tests(name: str) -> None:
         assert found.p_value == pytest.approx(expected.pvalue, abs=0.04)
     # Never 0: the order that was found is one of the possible ones.
     away = 50.0 if better == "low" else -50.0
-    far = _measured(METRICS[name], Found((away + values).tolist(), floors.tolist(), 10))
+    far = measured(METRICS[name], Found((away + values).tolist(), floors.tolist(), 10))
     assert 1 / 2000 <= far.p_value < 0.005
 
 

@@ -651,7 +651,7 @@ BAD = [
     ("sample moons --start noise --spacing fitted", "leave --start out"),
     ("sample digits -o x.csv", "holds pictures"),
     ("compare digits", "holds pictures"),
-    ("compare all", "trained on every row"),
+    ("compare all", "trained on all of"),
     ("compare moons --samplers mixes@log_snr", "mixes needs a"),
     ("evaluate", "RUN|FILE"),
     ("evaluate nope", "is no run"),
@@ -665,11 +665,11 @@ BAD = [
     ("evaluate mine.csv --against swapped.csv", "the same order"),
     ("evaluate mine.csv --against digits", "holds pictures"),
     ("evaluate mine.csv --against half", "is a folder"),
-    ("evaluate digits", "holds pictures"),
+    ("evaluate digits", "trained on all of digits"),
     ("evaluate half --against wide.csv", "2 columns against 3"),
     ("evaluate half --against swapped.csv", "the same order"),
     ("evaluate half --against digits", "holds pictures"),
-    ("evaluate all", "trained on every row"),
+    ("evaluate all", "trained on all of"),
     ("evaluate half -n 61", "-n = 61"),
     ("evaluate moons -n 1", "-n = 1"),
     ("evaluate moons --draws 0", "--draws = 0"),
@@ -682,7 +682,7 @@ BAD = [
     ("decompose nope", "no such run"),
     ("decompose mine.csv", "a run is a folder"),
     ("decompose digits", "holds pictures"),
-    ("decompose all", "trained on every row"),
+    ("decompose all", "trained on all of"),
     ("decompose moons -o x.csv", "must end in .png"),
     ("decompose moons --levels x.json", "must end in .png"),
     ("decompose moons --nfe 0", "--nfe = 0"),
@@ -851,3 +851,34 @@ def test_too_little_memory_is_no_fault(run: Run, monkeypatch: pytest.MonkeyPatch
     result = run("train", "moons", "-o", "r")
     assert result.code == 2
     assert "there is not enough memory" in result.err
+
+
+# --- pictures
+
+
+@pytest.mark.slow
+def test_pictures_are_judged_by_those_that_were_held_out(run: Run, tmp_path: Path) -> None:
+    made = run("train", "digits", "--classes", "-o", "d", "--steps", 60, "--seed", 1, "--batch", 64)
+    assert made.code == 0
+    assert "355 of the 1797" in made.err
+    Path("features_of_mine.py").write_text("def mean(x):\n    return x.flatten(2).mean(2)\n")
+    way = ("--draws", 2, "--sampler", "ddim", "--steps", 3, "--seed", 2)
+    found = document(run("evaluate", "d", *way, "--features", "features_of_mine:mean", "--json"))
+    assert (found["n"], found["draws"], found["reference"]) == (355, 2, "held-out pictures")
+    metrics = found["metrics"]
+    for name in ("class_accuracy", "coverage", "nearest_train", "frechet_features"):
+        assert metrics[name]["value"] is not None
+        assert metrics[name]["floor"] is not None
+    floor = metrics["class_accuracy"]
+    assert 0.97 < floor["floor_low"] < floor["floor"] < floor["floor_high"] < 1
+    assert floor["value"] < 0.9  # after so few steps
+    assert metrics["coverage_named"]["floor"] > 0.9
+    for words, said in (
+        ("--metrics ks", "measured in one way"),
+        ("-n 3", "-n = 3"),
+        ("-n 400", "-n = 400"),
+        ("--against moons", "has items of shape (2,)"),
+        ("--features nowhere:f", "no module nowhere"),
+    ):
+        result = run("evaluate", "d", *words.split())
+        assert (result.code, said in result.err) == (2, True), (words, result.err)

@@ -7,6 +7,7 @@ import inspect
 import math
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
     from alphabar.compare import Row
     from alphabar.data import Data, Standardiser
-    from alphabar.draw import Plan, Source, Watched
+    from alphabar.draw import Choice, Plan, Source, Watched
+    from alphabar.engine import Accelerated
     from alphabar.origin import Origin
     from alphabar.schedule import Schedule
     from alphabar.trace import Trace
@@ -387,9 +389,13 @@ def sample(
         typer.Option(
             "-o",
             help="Samples in the data's own units (.npy .csv), the way there in panels (.png .svg "
-            ".pdf; of pictures a page of samples), as a film (.gif .mp4), or all of it (.npz).",
+            ".pdf; of pictures a page of samples), as a film (.gif .mp4), or all of it (.npz). A "
+            "name without an ending is a folder: any number of samples, in parts.",
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a folder of samples that was begun.")
+    ] = False,
 ) -> None:
     """Draw samples from noise: by a run that was trained, or by the exact denoiser of data.
 
@@ -400,14 +406,20 @@ def sample(
     --sampler SAMPLER --schedule LEVELS --spacing all --start START --seed SEED.
     """
     stills, moving = (".png", ".svg", ".pdf"), (".gif", ".mp4")
-    if output:
-        check_file(output, (".npy", ".csv", *stills, *moving, ".npz"), run.force)
     ending = output.suffix.lower() if output else ""
-    seed = run.seed
+    if output and ending:
+        check_file(output, (".npy", ".csv", *stills, *moving, ".npz"), run.force)
+    if resume and (ending or not output):
+        raise ValueError("--resume goes on with a folder of samples: give it with -o FOLDER")
     from alphabar import draw
+    from alphabar.engine import processes
     from alphabar.trace import even_times
 
     use_one_thread()
+    engine = processes() if output and not ending else None
+    seed = _seed(run, engine, output if resume else None)
+    if engine and engine.rank:
+        run = replace(run, quiet=True, as_json=False)  # of several one speaks
     origin = _origin(run, data, exact, standardise, label, guidance, net=net)
     source, points = origin.source, origin.kind == "points"
     noise = _noise_of(origin, schedule, T)
@@ -431,6 +443,11 @@ def sample(
         raise ValueError(f"-o {output}: a table holds points, and {data} holds pictures; take .npy")
     if n is None:
         n = 10_000 if points else 25
+    if output and engine:
+        _sample_in_parts(
+            run, engine, origin, choice, noise, start, label, guidance, n, output, seed, resume
+        )
+        return
     times: list[int] = []
     shown = 0
     if ending == ".npz":
@@ -496,6 +513,90 @@ def sample(
             "levels": plan.schedule.spec,
             "fit_seconds": plan.fit_seconds,
             "standardised": source.standardiser and source.standardiser.to_dict(),
+        }
+    )
+
+
+def _seed(run: Run, engine: "Accelerated | None", begun: Path | None) -> int:
+    """What is given; else that of samples that were begun; else one for all processes."""
+    from alphabar.shards import read_manifest
+
+    if run.given_seed is None and begun is not None:
+        kept = read_manifest(begun).get("seed")
+        if isinstance(kept, int):
+            return kept
+    return run.seed if engine is None else engine.shared(run.seed)
+
+
+def _sample_in_parts(
+    run: Run,
+    engine: "Accelerated",
+    origin: "Origin",
+    choice: "Choice | None",
+    noise: "Schedule",
+    start: str,
+    label: int | None,
+    guidance: float | None,
+    n: int,
+    output: Path,
+    seed: int,
+    resume: bool,
+) -> None:
+    """Samples into a folder, each process its own parts."""
+    from alphabar import draw
+    from alphabar.shards import Shards, begin_shards, open_shards
+
+    source = origin.source
+    check_whole("-n", n, 1, 2**40)
+    if run.force and resume:
+        raise ValueError("--resume goes on with samples and --force replaces them: give one")
+    with run.progress() as bar:
+        # The first may keep fitted steps, and the others read them.
+        plan = engine.first(lambda: origin.plan(choice, noise, start, seed, bar))
+        plan = plan or origin.plan(choice, noise, start, seed, bar)
+        _warn_of_start(run, source, plan, noise, start)
+        about = {
+            "origin": origin.spec,
+            "run": origin.run and origin.run.config.digest,
+            "step": origin.step,
+            "seed": seed,
+            "sampler": plan.sampler.spec,
+            "levels": plan.schedule.spec,
+            "start": plan.start_name,
+            "class": label,
+            "guidance": guidance,
+        }
+
+        def begin() -> Shards:
+            return begin_shards(output, about, n, source.shape, None, run.force, resume)
+
+        shards = engine.first(begin) or open_shards(output)
+        left = shards.missing(engine.rank, engine.size)
+        advance = bar("sampling", len(left))
+        seconds = 0.0
+        try:
+            for i in left:
+                first, m = shards.part(i)
+                drawn = draw.draw(source, plan, m, seed, first)
+                shards.write(i, source.invert(drawn.x))
+                seconds += drawn.seconds
+                advance()
+        except (KeyboardInterrupt, SystemExit):
+            run.warn(run.text("stopped_samples", folder=output))
+            raise
+    run.say(run.text("written", path=output))
+    run.finish(
+        {
+            "file": str(output),
+            "n": n,
+            "parts": shards.count,
+            "drawn": len(left),
+            "processes": engine.size,
+            "schedule": noise.spec,
+            "seconds": seconds,
+            "seed": seed,
+            "spacing": plan.rule,
+            **{key: about[key] for key in ("sampler", "levels", "start", "class", "guidance")},
         }
     )
 

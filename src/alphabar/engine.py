@@ -136,6 +136,13 @@ class Accelerated:
             ) from None
 
 
+def processes() -> Accelerated:
+    """This process, and those that were started beside it."""
+    from accelerate import Accelerator
+
+    return Accelerated(Accelerator())
+
+
 def check_trackers(names: Sequence[str]) -> list[str]:
     """The names of trackers, such as tensorboard.
 

@@ -296,8 +296,10 @@ Standardise = Annotated[
 
 
 def is_run(path: str) -> bool:
-    """Whether this is a folder, as runs are and data are not."""
-    return Path(path).is_dir()
+    """Whether this is a folder, as runs are and data are not; samples in parts are no run."""
+    from alphabar.shards import is_shards
+
+    return Path(path).is_dir() and not is_shards(path)
 
 
 def check_columns(what: str, own: Sequence[str], against: str, others: Sequence[str]) -> None:

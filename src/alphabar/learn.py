@@ -539,16 +539,27 @@ def _file(
     """The truth, and the rows of a file in sets of n."""
     from alphabar.compare import SET
     from alphabar.data import load
+    from alphabar.shards import is_shards, open_shards
 
     if against is None:
         raise ValueError(f"{path} is no run: add --against DATA, what it should be like")
-    points = load(path)
-    _refuse_pictures(path, points.kind)
     data, standardiser = load_data(run, against, standardise)
     _refuse_pictures(against, data.kind)
-    check_columns(path, points.columns, against, data.columns)
-    n = check_whole("-n", min(SET, len(points)) if n is None else n, 2, len(points))
-    sets = [points.x[i * n : (i + 1) * n] for i in range(min(draws, len(points) // n))]
+    if is_shards(path):
+        shards = open_shards(Path(path))
+        if shards.shape != tuple(data.x.shape[1:]):
+            raise ValueError(
+                f"{path} holds samples of shape {shards.shape}, and {against} items of shape "
+                f"{tuple(data.x.shape[1:])}: give data of that shape"
+            )
+        most, rows = shards.n, shards.read
+    else:
+        points = load(path)
+        _refuse_pictures(path, points.kind)
+        check_columns(path, points.columns, against, data.columns)
+        most, rows = len(points), lambda first, m: points.x[first : first + m]
+    n = check_whole("-n", min(SET, most) if n is None else n, 2, most)
+    sets = [rows(i * n, n) for i in range(min(draws, most // n))]
     return _Truth(data, standardiser, None), sets
 
 
