@@ -28,6 +28,7 @@ from alphabar.levels import LEVELS, Drawn, of_schedule
 from alphabar.nets import is_own, recipe
 from alphabar.objectives import OBJECTIVES, Hybrid
 from alphabar.schedule import SCHEDULES, Level
+from alphabar.storage import chunks, take
 from alphabar.train import Items, Settings, Shuffled, Streamed
 
 # The objective that is the squared error of a prediction; a score is a multiple of ε.
@@ -73,8 +74,9 @@ class Lessons(NamedTuple):
         said, n = [], len(self.x_0)
         if self.fresh is None and n < _FEW:
             said.append(Remark("few_items", {"n": n}))
-        looked_at = self.x_0[:_LOOKED_AT].flatten(1)
-        copies = len(looked_at) - len(torch.unique(looked_at, dim=0))
+        looked_at = self.x_0[:_LOOKED_AT].detach().cpu().flatten(1)
+        # By 64 bits of each: to sort whole items would take several times their memory.
+        copies = len(looked_at) - len({hash(item.tobytes()) for item in looked_at.numpy()})
         if self.fresh is None and copies > len(looked_at) / 100:
             said.append(Remark("many_copies", {"copies": copies, "n": len(looked_at)}))
         if self.cond is not None and not self.cond.is_floating_point():
@@ -424,7 +426,7 @@ def _lessons(
             raise ValueError(
                 "held_out: these data can be drawn afresh, so none need be held out; leave it out"
             )
-        x, cond = x[parts.used], None if cond is None else cond[parts.used]
+        x, cond = take(x, parts.used), None if cond is None else cond[parts.used]
     scale = standardiser.apply if standardiser is not None else lambda x: x
     x = scale(x)
     _check_scale(x)
@@ -450,7 +452,8 @@ def _check_condition(condition: Condition, n: int) -> None:
 
 def _check_scale(x: Tensor) -> None:
     """Refuse items that float32 cannot hold, or not tell apart."""
-    far, spread = x.abs().max().item(), Moments.of(x).std.item()
+    far = max(part.abs().max().item() for part in chunks(x))
+    spread = Moments.of(x).std.item()
     if far > LARGEST or far * 2**-24 > 1e-3 * spread:
         raise ValueError(
             f"the data hold numbers up to {far:.3g} and spread by {spread:.3g}: float32, in which "

@@ -18,6 +18,7 @@ theirs.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
@@ -39,6 +40,7 @@ from alphabar.predict import (
     scale,
 )
 from alphabar.schedule import Level, Schedule
+from alphabar.storage import chunks
 
 
 class Coefficients(NamedTuple):
@@ -249,8 +251,9 @@ class Moments(NamedTuple):
         Raises:
             ValueError: data that do not vary.
         """
-        mean = x_0.double().mean(0)
-        std = (x_0.double() - mean).square().mean().sqrt()
+        mean = reduce(torch.add, (part.double().sum(0) for part in chunks(x_0))) / len(x_0)
+        squares = ((part.double() - mean).square().sum() for part in chunks(x_0))
+        std = (reduce(torch.add, squares) / x_0.numel()).sqrt()
         if not std > 0:
             raise ValueError(
                 f"the data do not vary (standard deviation {std:g}): there is nothing to learn; "

@@ -33,6 +33,7 @@ import time
 import types
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -50,6 +51,7 @@ from alphabar.excess import ExcessLoss
 from alphabar.output import TEMPORARY, writing
 from alphabar.samplers import SAMPLERS, Normal, Sampler
 from alphabar.schedule import SCHEDULES, Schedule
+from alphabar.storage import chunks
 from alphabar.train import Diverged, Engine, State, TrainStep, train
 
 FORMAT = 2  # of the folder; another number is another meaning of its files
@@ -92,8 +94,9 @@ class Law(NamedTuple):
         if x_0[0].numel() <= MAX_COV:
             mean, cov = Normal.of(x_0)
             return cls(mean, cov, cov.diagonal())
-        x = x_0.double()
-        return cls(x.mean(0), None, x.flatten(1).var(0, correction=0))
+        mean = Moments.of(x_0).mean
+        squares = ((part.double() - mean).flatten(1).square().sum(0) for part in chunks(x_0))
+        return cls(mean, None, reduce(torch.add, squares) / len(x_0))
 
 
 class Trained(NamedTuple):

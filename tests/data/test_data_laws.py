@@ -22,11 +22,15 @@ def required(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
     folder = tmp_path_factory.mktemp("required")
     ramp = np.linspace(0, 255, 30 * 20).reshape(20, 30).astype(np.uint8)
     Image.fromarray(ramp).save(folder / "ramp.png")
+    (folder / "folder").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(ramp).save(folder / "folder" / f"{name}.png")
     np.save(folder / "points.npy", np.random.default_rng(0).standard_normal((50, 2)))
     return {
         "text": {"text": "Ab"},
         "image": {"path": str(folder / "ramp.png")},
         "picture": {"path": str(folder / "ramp.png")},
+        "folder": {"path": str(folder / "folder"), "size": 8},
         "file": {"path": str(folder / "points.npy")},
         "photo": {"name": "china"},
     }
@@ -49,7 +53,7 @@ def test_the_family_has_the_promised_members():
         *("swiss_roll", "moons", "circles", "s_curve", "spirals", "pinwheel", "checkerboard"),
         *("rings", "gaussians", "text", "image"),
     }
-    assert {entry.name for entry in FIXED} == {"digits", "photo", "picture", "file"}
+    assert {entry.name for entry in FIXED} == {"digits", "photo", "picture", "file", "folder"}
 
 
 @each

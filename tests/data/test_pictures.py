@@ -136,7 +136,7 @@ def test_files_that_are_no_pictures_are_refused(tmp_path, kind):
 @pytest.mark.parametrize(
     "content",
     # PostScript is a program, which Pillow would hand to ghostscript.
-    [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", b"P5 1 1 255 a"],
+    [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", b"\0\0\1\0\1\0"],
 )
 def test_content_of_another_format_is_refused(tmp_path, content):
     path = tmp_path / "a.png"

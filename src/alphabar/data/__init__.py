@@ -1,4 +1,4 @@
-"""Data sets by name: toy points, drawn words, files of numbers, pictures.
+"""Data sets by name: toy points, drawn words, files of numbers, pictures, folders of them.
 
 `load("swiss_roll:n=500")` and `load("mine.csv")` give a `Data`. Iterating `DATA` gives every kind
 with its `name`, `summary` and `usage`.
@@ -23,6 +23,7 @@ from alphabar.data.toy import (
 # isort: split
 # After the toy sets, so that a listing begins with those.
 from alphabar.data.files import PICTURE_FILES, POINT_FILES, extension, file, points
+from alphabar.data.folder import folder
 from alphabar.data.glyphs import image, text
 from alphabar.data.pictures import digits, photo, picture
 from alphabar.data.standardise import Standardiser
@@ -39,6 +40,7 @@ __all__ = [
     "circles",
     "digits",
     "file",
+    "folder",
     "gaussian_means",
     "gaussians",
     "image",
@@ -57,11 +59,11 @@ __all__ = [
 
 
 def load(spec: str, **defaults: object) -> Data:
-    """The data set that a spec names, or the file that it is the path of.
+    """The data set that a spec names, or the file or folder that it is the path of.
 
-    A path is one that names an existing file or ends in a known extension: `mine.csv` is short
-    for `file:mine.csv`, and `cat.png` for `picture:cat.png`. The name of a data set comes first;
-    `./moons` is the file of that name.
+    A path is one that names an existing file or folder or ends in a known extension: `mine.csv` is
+    short for `file:mine.csv`, `cat.png` for `picture:cat.png`, and `photos` for `folder:photos`.
+    The name of a data set comes first; `./moons` is the file of that name.
 
     Args:
         spec: `NAME:key=value,…` or a path.
@@ -77,6 +79,8 @@ def load(spec: str, **defaults: object) -> Data:
     if ending in PICTURE_FILES:
         return DATA.parse(format_spec("picture", {"path": spec}, "path"), **defaults)
     path = os.path.expanduser(spec)
-    if ending in POINT_FILES or os.path.isfile(path) or os.path.isdir(path):
+    if os.path.isdir(path):
+        return DATA.parse(format_spec("folder", {"path": spec}, "path"), **defaults)
+    if ending in POINT_FILES or os.path.isfile(path):
         return DATA.parse(format_spec("file", {"path": spec}, "path"), **defaults)
     return DATA.parse(spec, **defaults)

@@ -34,6 +34,7 @@ class Data(Named):
             those of every other seed; None where p(x_0) is known by these items alone.
         target: makes the exact p(x_0), where it is known: see `alphabar.targets.target_of`.
         held_out: which items are never to be learned from, where that is fixed once for all.
+        classes: the name of each class, where they have names.
     """
 
     x: Float64[Tensor, "N d"] | Float32[Tensor, "N C H W"]
@@ -43,6 +44,7 @@ class Data(Named):
     fresh: Callable[[int, int], Tensor] | None = None
     target: Callable[[], "Target"] | None = None
     held_out: Int64[Tensor, " m"] | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Literal["points", "pictures"]:

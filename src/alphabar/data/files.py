@@ -1,4 +1,4 @@
-"""A user's own numbers: (N, d) points from .npy, .npz, .csv and .tsv files."""
+"""A user's own numbers: points from .npy, .npz, .csv and .tsv, pictures from .npy and .npz."""
 
 import csv
 import io
@@ -7,30 +7,41 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
+from alphabar.data.arrays import labels_of, pictures_of
 from alphabar.data.base import DATA, Data
+from alphabar.storage import IN_MEMORY
 
 POINT_FILES = (".npy", ".npz", ".csv", ".tsv")
 TAB = "\t"
-PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+LABELS = ("y", "labels")
+PICTURE_FILES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 
 
 @DATA.entry(positional="path")
 def file(path: str, key: str | None = None) -> Data:
-    """Points of your own: .npy, .npz, .csv or .tsv, a row each.
+    """Points of your own: .npy, .npz, .csv or .tsv, a row each; or pictures in an array.
 
     A text file is UTF-8 with commas (.csv) or tabs (.tsv) between the numbers; a first line of
     names is found out and kept. Hue: the rank of the first column.
 
+    An array of three or four axes holds pictures: see `alphabar.data.arrays`. A large .npy of
+    float32 (N, C, H, W) is used where it lies. In an .npz, whole numbers named `y` or `labels`, one
+    for each item, are their classes.
+
     Args:
         path: the file.
-        key: which array of an .npz; without it `x`, or the only one.
+        key: which array of an .npz; without it `x`, or the only one beside labels.
 
     Raises:
         ValueError: the file does not hold at least two rows of finite numbers; the sentence says
@@ -40,11 +51,17 @@ def file(path: str, key: str | None = None) -> Data:
     ending = extension(path)
     if key is not None and ending != ".npz":
         raise ValueError(f"{path!r} with key = {key}: only an .npz has keys; leave key out")
+    labels = None
     with opened(path, POINT_FILES) as handle:
         if ending in (".csv", ".tsv"):
             return _read_table(path, handle, "," if ending == ".csv" else TAB)
-        array = _read_npy(path, handle) if ending == ".npy" else _read_npz(path, handle, key)
-    return points(array, name=repr(path))
+        if ending == ".npy":
+            array = _read_npy(path, handle)
+        else:
+            array, labels = _read_npz(path, handle, key)
+    if array.ndim > 2:
+        return pictures_of(array, repr(path), labels)
+    return replace(points(array, name=repr(path)), labels=labels)
 
 
 def points(
@@ -164,24 +181,38 @@ def decoding(path: str, what: str) -> Iterator[None]:
 
 def _read_npy(path: str, handle: BinaryIO) -> Shaped[np.ndarray, "..."]:
     with decoding(path, "a .npy file"):
-        return np.lib.format.read_array(handle, allow_pickle=False)
+        if os.fstat(handle.fileno()).st_size <= IN_MEMORY:
+            return np.lib.format.read_array(handle, allow_pickle=False)
+        # "c": what is written to it, which nobody does, would not reach the file.
+        return np.asarray(np.load(os.path.expanduser(path), mmap_mode="c", allow_pickle=False))
 
 
-def _read_npz(path: str, handle: BinaryIO, key: str | None) -> Shaped[np.ndarray, "..."]:
+def _read_npz(
+    path: str, handle: BinaryIO, key: str | None
+) -> tuple[Shaped[np.ndarray, "..."], Int64[Tensor, " N"] | None]:
+    """The array, and the labels beside it."""
     with decoding(path, "an .npz file"):
         if not zipfile.is_zipfile(handle):
             raise ValueError("it is not a zip archive")
         handle.seek(0)
         archive = np.load(handle, allow_pickle=False)
     keys = archive.files
+    others = [name for name in keys if name not in LABELS]
     if key is None:
-        key = "x" if "x" in keys else keys[0] if len(keys) == 1 else None
+        alone = others if others else keys
+        key = "x" if "x" in keys else alone[0] if len(alone) == 1 else None
     if key not in keys:
         what = "" if key is None else f" and no {key!r}"
         remedy = f"choose one with file:{path},key=NAME" if keys else "save one as x"
         raise ValueError(f"{path!r} has the arrays {keys}{what}: {remedy}")
+    labels = None
     with decoding(path, "an .npz file"):
-        return np.asarray(archive[key])
+        array = np.asarray(archive[key])
+        named = {name: archive[name] for name in LABELS if name in keys and name != key}
+    for given in named.values():
+        if given.dtype.kind in "iu":  # y may be numbers of another kind
+            labels = labels_of(given, len(array) if array.ndim else 0, repr(path))
+    return array, labels
 
 
 def _read_table(path: str, handle: BinaryIO, delimiter: str) -> Data:

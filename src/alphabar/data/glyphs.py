@@ -49,7 +49,7 @@ def image(path: str, n: int = 10_000, invert: bool = False, seed: int = 0) -> Da
     2048 pixels is shrunk first. Hue: from left to right.
 
     Args:
-        path: a .png, .jpg, .webp, .bmp, .gif or .tif file.
+        path: a .png, .jpg, .webp, .bmp, .gif, .tif or .ppm file.
         n: number of points.
         invert: put the points where it is light.
         seed: which points.

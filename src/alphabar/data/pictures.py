@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +22,7 @@ MAX_SIZE = 4096
 MAX_PIXELS = 80_000_000
 PHOTOS = ("china", "flower")
 # A picture is told by its content, and never handed to a decoder that runs programs, as EPS's.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 # Without a handler, what Pillow logs of a damaged file is printed beside our own sentence.
@@ -74,7 +76,7 @@ def picture(path: str, size: int = 256) -> Data:
     laid over white where it is transparent. Of an animation it is the first frame.
 
     Args:
-        path: a .png, .jpg, .webp, .bmp, .gif or .tif file.
+        path: a .png, .jpg, .webp, .bmp, .gif, .tif or .ppm file.
         size: the longer side is made at most this many pixels, never more than it has.
 
     Raises:
@@ -93,10 +95,46 @@ def read_picture(path: str) -> "Image":
             fractions instead of grey levels.
         OSError: it cannot be read.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own about large or odd files; see `header`
+        return decode(path)
+
+
+def decode(path: str, shorter: int | None = None) -> "Image":
+    """As `read_picture`, but for Pillow's warnings: in a thread they cannot be silenced.
+
+    Args:
+        path: the file.
+        shorter: what the shorter side will be made. A photograph of many times that is read at a
+            half, a quarter or an eighth of its size, at least twice what is needed: that is faster.
+    """
     from PIL import Image, ImageOps
 
-    with opened(path, PICTURE_FILES) as handle, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own about large or odd files; see below
+    with header(path) as image, decoding(path, "a picture"):
+        if shorter is not None:
+            image.draft(None, (2 * shorter, 2 * shorter))
+        grey = is_grey(image)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16 bits, which convert would cut at 255
+            levels = (np.asarray(upright) // 257).clip(0, 255)
+            upright = Image.fromarray(levels.astype(np.uint8))
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright)
+        return upright.convert("L" if grey else "RGB")
+
+
+@contextmanager
+def header(path: str) -> Iterator["Image"]:
+    """A picture of which no pixel is decoded yet.
+
+    Raises:
+        ValueError, OSError: what the header tells, of what `read_picture` refuses.
+    """
+    from PIL import Image
+
+    with opened(path, PICTURE_FILES) as handle:
         with decoding(path, "a picture"):
             try:
                 image: Image.Image = Image.open(handle, formats=_FORMATS)
@@ -113,16 +151,12 @@ def read_picture(path: str) -> "Image":
                 f"{path!r} holds fractions, of unknown range: a picture must hold 8 or 16 bits a "
                 "pixel; save it as PNG"
             )
-        with decoding(path, "a picture"):
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits, which convert would cut at 255
-                image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-            grey = image.mode in ("1", "L", "LA", "La")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            return image.convert("L" if grey else "RGB")
+        yield image
+
+
+def is_grey(image: "Image") -> bool:
+    """Whether it has no colour by its mode."""
+    return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
 def shrink(image: "Image", size: int, *, average: bool = False) -> "Image":

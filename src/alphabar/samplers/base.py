@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -24,6 +24,7 @@ from alphabar.arguments import check_whole
 from alphabar.noise import keyed_noise
 from alphabar.schedule import Level, Schedule
 from alphabar.spec import Family, Named
+from alphabar.storage import chunks
 
 SAMPLERS = Family("sampler")
 
@@ -227,10 +228,12 @@ class Normal(NamedTuple):
     @classmethod
     def of(cls, x_0: Float[Tensor, "N ..."]) -> "Normal":
         """The mean and covariance of a data set."""
-        x_0 = x_0.double()
-        mean = x_0.mean(0)
-        rest = (x_0 - mean).flatten(1)
-        return cls(mean, rest.T @ rest / len(rest))
+        mean = reduce(torch.add, (part.double().sum(0) for part in chunks(x_0))) / len(x_0)
+        cov = mean.new_zeros(mean.numel(), mean.numel())
+        for part in chunks(x_0):
+            rest = (part.double() - mean).flatten(1)
+            cov.addmm_(rest.T, rest)
+        return cls(mean, cov.div_(len(x_0)))
 
 
 @torch.no_grad()
