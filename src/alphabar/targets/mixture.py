@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from alphabar.arguments import check_number
 from alphabar.targets.base import Column, Target, check_finite, check_weights
 
 CHUNK = 2**21  # numbers of an intermediate (B, K, D) at a time: it stays near the cache
@@ -82,6 +83,58 @@ class Mixture(Target):
         part._means, part._values = self._means[index], self._values[index]
         part._basis = None if self._basis is None else self._basis[index]
         return part
+
+    def observed(
+        self, matrix: Float[Tensor, "M D"], y: Float[Tensor, " M"], std: float
+    ) -> "Mixture":
+        """p(x_0 | y) for y = A·x_0 + std·n, n ~ N(0, I): again a mixture.
+
+            S_k = A·C_k·Aᵀ + std²·I,    G_k = C_k·Aᵀ·S_k⁻¹,    w_k ∝ w_k·N(y; A·m_k, S_k)
+            N(m_k + G_k·(y − A·m_k), (I − G_k·A)·C_k)
+
+        Components of weight below 10⁻³⁰⁰ are left out.
+
+        Args:
+            matrix: A, for flattened items.
+            y: what was observed.
+            std: σ_y ≥ 0; 0 where A·C_k·Aᵀ has an inverse.
+
+        Raises:
+            ValueError: A or y of another size; std that is not a number ≥ 0; y without a density.
+
+        Source: Bishop 2006, eq. (2.116).
+        """
+        A, observed = matrix.double(), y.double()
+        d = self._means.shape[1]
+        if A.shape[1] != d or observed.shape != A.shape[:1]:
+            raise ValueError(
+                f"A has shape {tuple(A.shape)} and y {tuple(observed.shape)}: they must be "
+                f"(M, {d}) and (M,)"
+            )
+        var = check_number("std", std, 0, math.inf, "a standard deviation ≥ 0") ** 2
+        eye = torch.eye(d, dtype=torch.float64)
+        if self._basis is None:
+            C = torch.diag_embed(self._values.expand(-1, d))
+        else:
+            C = (self._basis * self._values[:, None, :]) @ self._basis.mT
+        S = A @ C @ A.T + var * torch.eye(len(A), dtype=torch.float64)
+        factor, failed = torch.linalg.cholesky_ex(S)
+        if failed.any():
+            raise ValueError(
+                f"std = {std:g} and A·C_k·Aᵀ has no inverse: y has no density there; give a std > 0"
+            )
+        apart = observed - self._means @ A.T
+        G = torch.cholesky_solve(A @ C, factor).mT
+        white = torch.linalg.solve_triangular(factor, apart[..., None], upper=False)[..., 0]
+        log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        log_w = self.weights.log() - 0.5 * white.square().sum(1) - log_det
+        w = log_w.softmax(0)
+        kept = w > 1e-300
+        means = self._means + (G @ apart[..., None])[..., 0]
+        rest = eye - G @ A
+        cov = rest @ C @ rest.mT + var * G @ G.mT  # Joseph's form: never below 0
+        cov = (cov + cov.mT) / 2
+        return Mixture(w[kept], means[kept].reshape(-1, *self.shape), cov=cov[kept])
 
     def sample(self, n: int, generator: torch.Generator) -> Float64[Tensor, "n ..."]:
         """n independent draws of x_0, by `generator`, on the target's device."""
