@@ -1203,7 +1203,8 @@ def _write_schedule_csv(path: Path, parsed: "list[Schedule]", coefficients: bool
                 writer.writerow([schedule.spec, t, *row])
 
 
-import alphabar.learn  # noqa: E402, F401  its commands come last in --help
+import alphabar.learn  # noqa: E402  its commands come last in --help
+import alphabar.restoring  # noqa: E402, F401
 
 if __name__ == "__main__":
     main()

@@ -10,6 +10,7 @@ from alphabar.figures import (
     error_parts,
     excess_by_level,
     memorisation,
+    restored,
     schedule_curves,
     schedule_ratios,
     step_spacing,
@@ -124,6 +125,9 @@ RATIOS = {
     ("ours", "noise"): {"constant 0.088": (5.9, None, None, None), **GROWN},
 }
 
+DRAWS = np.random.default_rng(3).uniform(-1, 1, (9, 3, 8, 8))
+GIVEN = np.where(np.arange(8) < 4, DRAWS[:1], np.nan)  # half of it is missing
+
 EXAMPLES = {
     "schedule_curves": lambda style: schedule_curves(
         [schedules.linear(100), schedules.flow(100)], ["a", "가 $b"], style=style
@@ -135,5 +139,6 @@ EXAMPLES = {
     "memorisation": lambda style: remembered(style=style),
     "error_parts": lambda style: error_parts(PARTS, inherited=0.19, style=style),
     "excess_by_level": lambda style: erring(style=style),
+    "restored": lambda style: restored(GIVEN, DRAWS, style=style),
     "training_curve": lambda style: trained(style=style),
 }

@@ -13,6 +13,7 @@ from alphabar.figures.field import density_and_score
 from alphabar.figures.learning import training_curve
 from alphabar.figures.memory import memorisation
 from alphabar.figures.points import data_cloud, samples_beside_data
+from alphabar.figures.restored import restored
 from alphabar.figures.spacing import Difficulty, step_spacing
 from alphabar.figures.strip import schedule_rows, strip
 from alphabar.figures.style import Style
@@ -27,6 +28,7 @@ __all__ = [
     "error_parts",
     "excess_by_level",
     "memorisation",
+    "restored",
     "samples_beside_data",
     "schedule_curves",
     "schedule_ratios",
