@@ -495,7 +495,7 @@ def files(folder: Path) -> None:
     (folder / "swapped.csv").write_text("b,a\n2,1\n3,2\n")
     (folder / "equal.csv").write_text("a,b\n1,2\n1,2\n")
     (folder / "wide.csv").write_text("a,b,c\n1,2,3\n2,3,5\n")
-    np.save(folder / "cube.npy", np.zeros((2, 3, 4)))
+    np.save(folder / "cube.npy", np.zeros((2, 4, 5, 6)))
     (folder / "broken.npy").write_bytes(b"not numpy")
     Image.new("L", (8, 8), 255).save(folder / "white.png")
     (folder / "folder.csv").mkdir()
@@ -516,7 +516,7 @@ _BAD_DATA = [
     (["nan.csv"], "NaN"),
     (["one.csv"], "one.csv"),
     (["ragged.csv"], "line 3"),
-    (["cube.npy"], "(2, 3, 4)"),
+    (["cube.npy"], "(2, 4, 5, 6)"),
     (["broken.npy"], "broken.npy"),
     (["missing.csv"], "missing.csv"),
     (["folder.csv"], "folder.csv"),
@@ -591,7 +591,7 @@ BAD = [
     (["forward", "one.csv"], "one.csv"),
     (["forward", "ragged.csv"], "line 3"),
     (["forward", "constant.csv"], "'a'"),
-    (["forward", "cube.npy"], "(2, 3, 4)"),
+    (["forward", "cube.npy"], "(2, 4, 5, 6)"),
     (["forward", "broken.npy"], "broken.npy"),
     (["forward", "missing.csv"], "missing.csv"),
     (["forward", "missing.png"], "missing.png"),

@@ -136,9 +136,9 @@ RUN += ("--levels", "logistic", "--schedule", "linear:T=1")
 def test_two_processes_train_what_one_does_and_one_ends_when_the_other_dies(
     tmp_path: Path, victim: int
 ) -> None:
-    (alone,) = ended(started(tmp_path, *RUN, "--steps", 600, "-o", "alone", n=1))
+    (alone,) = ended(started(tmp_path, *RUN, "--steps", 400, "-o", "alone", n=1))
     assert alone[0] == 0, alone[2]
-    both = started(tmp_path, *RUN, "--steps", 600, "-o", "both")
+    both = started(tmp_path, *RUN, "--steps", 400, "-o", "both")
     lines = tmp_path / "both" / "metrics.jsonl"
     while not (lines.exists() and len(lines.read_text().splitlines()) > 15):
         time.sleep(0.01)
@@ -153,7 +153,7 @@ def test_two_processes_train_what_one_does_and_one_ends_when_the_other_dies(
     assert (first[0], second[0]) == (0, 0), (first, second)
     assert second[1] == ""  # one speaks
     document, expected = json.loads(first[1]), json.loads(alone[1])
-    assert document["steps"] == 600
+    assert document["steps"] == 400
     assert document["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     found, exact = (
         load_file(tmp_path / name / "checkpoint.safetensors") for name in ("both", "alone")
@@ -164,7 +164,7 @@ def test_two_processes_train_what_one_does_and_one_ends_when_the_other_dies(
             assert torch.allclose(found[key].double(), value.double(), rtol=0, atol=2e-3), key
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_what_one_process_refuses_ends_all(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")

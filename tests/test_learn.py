@@ -876,7 +876,6 @@ def test_pictures_are_judged_by_those_that_were_held_out(run: Run, tmp_path: Pat
     for words, said in (
         ("--metrics ks", "measured in one way"),
         ("-n 3", "-n = 3"),
-        ("-n 400", "-n = 400"),
         ("--against moons", "has items of shape (2,)"),
         ("--features nowhere:f", "no module nowhere"),
     ):

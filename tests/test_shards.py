@@ -131,7 +131,7 @@ def test_the_command_draws_what_it_draws_at_once(run: Run, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_a_job_that_is_killed_goes_on(tmp_path: Path) -> None:
     begin = "import alphabar.shards as s; s.NUMBERS = 60\nfrom alphabar.cli import main; main()"
-    drawn = [sys.executable, "-c", begin, "sample", "moons", "--exact", "-n", "900", "--seed", "5"]
+    drawn = [sys.executable, "-c", begin, "sample", "moons", "--exact", "-n", "600", "--seed", "5"]
     drawn += ["--steps", "4", "--quiet", "-o"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     job = subprocess.Popen([*drawn, "parts"], cwd=tmp_path, env=environment)
@@ -145,5 +145,5 @@ def test_a_job_that_is_killed_goes_on(tmp_path: Path) -> None:
     for rest in (["parts", "--resume"], ["whole.npy"]):
         subprocess.run([*drawn, *rest], cwd=tmp_path, env=environment, check=True, timeout=120)
     np.testing.assert_allclose(
-        kept.read(0, 900), np.load(tmp_path / "whole.npy"), rtol=0, atol=1e-5
+        kept.read(0, 600), np.load(tmp_path / "whole.npy"), rtol=0, atol=1e-5
     )
