@@ -425,3 +425,70 @@ def test_nearest(d: int) -> None:
     rounded = training.float().double()
     assert (near(rounded) <= near.slack(rounded)).all()
     assert (near(x) > near.slack(x)).all()
+
+
+# --- the Fréchet distance
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(40, 40, 3), (200, 90, 17), (50, 50, 50), (12, 9, 30), (40, 8, 20), (2, 2, 1)]
+)
+def test_frechet_is_by_the_root_of_the_product_of_covariances(n: int, m: int, d: int) -> None:
+    """Also of fewer points than columns, where the covariances are singular."""
+    from scipy.linalg import sqrtm
+
+    x, y = gaussian(n, 30, d) * 2 + 1, gaussian(m, 31, d) @ gaussian(d, 32, d)
+    a, b = (np.atleast_2d(np.cov(z.numpy(), rowvar=False)) for z in (x, y))
+    # A little on the diagonal: of a singular product sqrtm has no root to a good precision.
+    slack = 1e-13 * np.eye(d) if min(n, m) <= d else 0 * np.eye(d)
+    root_a = sqrtm(a + slack).real
+    root = sqrtm(root_a @ (b + slack) @ root_a).real
+    shift = float((x.mean(0) - y.mean(0)).square().sum())
+    expected = shift + np.trace(a) + np.trace(b) - 2 * np.trace(root)
+    found = metrics.frechet_squared(x, y)
+    assert found == pytest.approx(expected, rel=1e-5 if min(n, m) <= d else 1e-9)
+    assert metrics.frechet_squared(y, x) == pytest.approx(found, rel=1e-12)
+
+
+def with_moments(mean: Tensor, root: Tensor) -> Tensor:
+    """Points whose mean, and whose covariance root·rootᵀ, are as given."""
+    d = len(mean)
+    z = torch.cat([torch.eye(d), -torch.eye(d)]).double() * math.sqrt((2 * d - 1) / 2)
+    return mean + z @ root.T
+
+
+def test_frechet_between_normal_laws() -> None:
+    """Σ (difference of means)² + Σ (difference of standard deviations)², of laws that commute."""
+    turn = torch.linalg.qr(gaussian(4, 33, 4)).Q
+    s, r = (torch.tensor(v).double() for v in ([1.0, 2.0, 0.0, 5.0], [3.0, 2.0, 0.5, 0.0]))
+    shift = torch.tensor([1.0, -2.0, 0.0, 4.0]).double()
+    x = with_moments(torch.zeros(4).double(), turn @ torch.diag(s))
+    y = with_moments(shift, turn @ torch.diag(r))
+    expected = 21 + float((s - r).square().sum())
+    assert metrics.frechet_squared(x, y) == pytest.approx(expected, rel=1e-12)
+    # Far from the origin nothing cancels but the means.
+    assert metrics.frechet_squared(x + 1e6, y + 1e6) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_of_a_set_and_itself_is_0() -> None:
+    for n, d in ((50, 4), (5, 40)):
+        x = gaussian(n, 34, d)
+        assert 0 <= metrics.frechet_squared(x, x.flip(0)) < 1e-12 * d
+    same = torch.ones(3, 2).double()
+    assert metrics.frechet_squared(same, same) == 0
+
+
+def test_frechet_of_few_points_is_too_large() -> None:
+    """Of normal laws that are the same: so only sets of as many points can be compared."""
+    found = [
+        np.mean(
+            [metrics.frechet_squared(gaussian(n, i, 6), gaussian(n, -1 - i, 6)) for i in range(40)]
+        )
+        for n in (10, 40, 160)
+    ]
+    assert found[0] > 3 * found[1] > 9 * found[2] > 0
+
+
+def test_frechet_takes_two_points() -> None:
+    with pytest.raises(ValueError, match="1 points against 5"):
+        metrics.frechet_squared(gaussian(1, 0), gaussian(5, 1))

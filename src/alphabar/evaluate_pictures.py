@@ -7,17 +7,25 @@
 
 A set of samples has as many pictures as it is held against, of as many of each class where the
 samples have classes. The floor is what as many training pictures score in their place: real ones,
-of the same law. So a model that returns its training pictures reaches every floor but that of
-`nearest_train`, and one that returns blurred means keeps far from them and reaches no other: only
-together do the numbers say that what was learned is the law.
+of the same law. The classifier learns half of them, and floors in its features are of the other
+half: what it has learned lies closer together there than what it has not.
+
+A model that returns its training pictures fails by `nearest_train` alone. One that returns the mean
+of each class is right about the class, keeps as far from the training pictures as true ones do, and
+covers pixels almost as well (a mean is in the middle): `recall`, `frechet` and the coverage of
+features tell it. Only together do the numbers say that what was learned is the law.
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from alphabar.evaluate import (
@@ -39,6 +47,7 @@ from alphabar.recognise import Share, train_recogniser
 LEAST = 4 * NEIGHBOURS  # pictures of a set
 FLOORS = 20  # sets of training pictures
 MOST = 2000  # pictures of a set, as the cost of coverage grows with their square
+AT_A_TIME = 128  # pictures that an extractor is given
 SPACES = ("", "_features", "_named")  # pixels, of the classifier, of what the person names
 Extract = Callable[[Float[Tensor, "n C H W"]], Float[Tensor, "n d"]]
 
@@ -55,8 +64,18 @@ class Pictures(NamedTuple):
 
     def evenly(self, n: int) -> "Pictures":
         """n of them, spread over all."""
-        rows = torch.arange(n) * len(self.x) // n
+        return self.of(torch.arange(n) * len(self.x) // n)
+
+    def of(self, rows: Int64[Tensor, " n"]) -> "Pictures":
+        """Some of them."""
         return Pictures(self.x[rows], None if self.labels is None else self.labels[rows])
+
+
+class _Space(NamedTuple):
+    """Features, and real pictures that they were not fitted to."""
+
+    extract: Extract
+    real: Pictures
 
 
 def evaluate_pictures(
@@ -85,27 +104,29 @@ def evaluate_pictures(
     """
     _check(sets, used.x, held.x)
     found: dict[str, Measured] = {}
-    extracts: list[Extract | str] = [lambda x: x.flatten(1)]
-    if used.labels is None or held.labels is None:
-        why = "the pictures have no labels, by which a classifier could learn"
+    spaces: list[_Space | str] = [_Space(lambda x: x.flatten(1), used)]
+    if used.labels is None or held.labels is None or used.labels.min() == used.labels.max():
+        why = "the pictures have no labels of two classes, by which a classifier could learn"
         found["class_accuracy"] = missing(_ACCURACY, why)
-        extracts.append(why)
+        spaces.append(why)
     else:
+        order = used.labels.argsort(stable=True)
+        learned, others = used.of(order[::2]), used.of(order[1::2])
+        assert learned.labels is not None
         classes = 1 + int(max(used.labels.max(), held.labels.max()))
-        known = train_recogniser(used.x, used.labels, seed, classes)
-        floor = known.accuracy(held.x, held.labels)
+        known = train_recogniser(learned.x, learned.labels, seed, classes)
         if asked is None:
             found["class_accuracy"] = missing(_ACCURACY, "the samples were drawn as of no class")
         else:
             right = [int((known.classify(x) == asked).sum()) for x in sets]
+            floor = known.accuracy(held.x, held.labels)
             found["class_accuracy"] = _accuracy(right, len(asked), floor)
-        extracts.append(known.features)
+        spaces.append(_Space(known.features, others))
     advance()
     if extract is not None:
-        extracts.append(checked(extract))
-    rows = _floor_rows(used, len(held.x), asked, seed)
-    for space, of in zip(SPACES, extracts, strict=False):
-        found |= _in_space(space, of, sets, held.x, used.x, rows)
+        spaces.append(_Space(checked(extract), used))
+    for name, space in zip(SPACES, spaces, strict=False):
+        found |= _in_space(name, space, sets, held.x, asked, seed)
         advance()
     flat = [x.flatten(1) for x in sets]
     reference = HeldOut(used.x.flatten(1), held.x.flatten(1))
@@ -141,22 +162,24 @@ def _check(sets: Sequence[Tensor], used: Tensor, held: Tensor) -> None:
 
 
 def _floor_rows(
-    used: Pictures, n: int, asked: Int64[Tensor, " n"] | None, seed: int
-) -> list[Int64[Tensor, " n"]]:
-    """Of the used pictures, sets that are like those of samples: as many, of the same classes."""
+    real: Pictures, n: int, asked: Int64[Tensor, " n"] | None, seed: int
+) -> list[Int64[Tensor, " n"]] | str:
+    """Sets of real pictures like those of samples: as many, of the same classes; or why not."""
+    if n >= len(real.x):
+        return f"{n} pictures are as many as the {len(real.x)} real ones for a floor: draw fewer"
     generator = torch.Generator().manual_seed(seed % 2**63)
 
     def some(rows: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " _"]:
         return rows[torch.randperm(len(rows), generator=generator)[:count]]
 
-    if asked is None or used.labels is None:
-        return [some(torch.arange(len(used.x)), n) for _ in range(FLOORS)]
-    counts = [*zip(*torch.unique(asked, return_counts=True), strict=True)]
-    of = {int(label): (used.labels == label).nonzero().flatten() for label, _ in counts}
-    return [
-        torch.cat([some(of[int(label)], int(count)) for label, count in counts])
-        for _ in range(FLOORS)
-    ]
+    if asked is None or real.labels is None:
+        return [some(torch.arange(len(real.x)), n) for _ in range(FLOORS)]
+    counts = Counter(asked.tolist())
+    of = {c: (real.labels == c).nonzero().flatten() for c in counts}
+    for c, count in counts.items():
+        if count > len(of[c]):
+            return f"{count} pictures of class {c} and {len(of[c])} real ones: draw fewer of it"
+    return [torch.cat([some(of[c], count) for c, count in counts.items()]) for _ in range(FLOORS)]
 
 
 def _accuracy(right: Sequence[int], n: int, floor: Share) -> Measured:
@@ -182,22 +205,27 @@ def _accuracy(right: Sequence[int], n: int, floor: Share) -> Measured:
 
 def _in_space(
     space: str,
-    extract: Extract | str,
+    of: _Space | str,
     sets: Sequence[Tensor],
     held: Tensor,
-    used: Tensor,
-    rows: Sequence[Tensor],
+    asked: Tensor | None,
+    seed: int,
 ) -> dict[str, Measured]:
     """Overlap and Fréchet distance in a space of features; why not, where there is none."""
-    if isinstance(extract, str):
-        return {name + space: missing(metric, extract) for name, metric in _OF.items()}
-    truth, real = extract(held).double(), extract(used).double()
-    values = [_scores(extract(x).double(), truth) for x in sets]
-    floors = [_scores(real[chosen], truth) for chosen in rows]
     n = len(held)
+    rows = of if isinstance(of, str) else _floor_rows(of.real, n, asked, seed)
+    if isinstance(of, str) or isinstance(rows, str):
+        return {name + space: missing(metric, str(rows)) for name, metric in _OF.items()}
+    truth, real = of.extract(held), of.extract(of.real.x)
+    values = [_scores(of.extract(x), truth) for x in sets]
+    floors = np.array([_scores(real[chosen], truth) for chosen in rows])
+    # Sets drawn from N pictures without replacement differ by √(1 − n/N) of what sets of the law
+    # do, and the mean of N pictures differs from the law's by √(n/N) of it.
+    share, mean = n / len(real), floors.mean(0)
+    floors = mean + math.sqrt((1 + share) / (1 - share)) * (floors - mean)
     found = {}
     for i, (name, metric) in enumerate(_OF.items()):
-        outcome = Found([v[i] for v in values], [f[i] for f in floors], n)
+        outcome = Found([v[i] for v in values], floors[:, i].tolist(), n)
         found[name + space] = _with_range(measured(metric, outcome), outcome, metric)
     return found
 
@@ -208,22 +236,31 @@ def _scores(x: Float[Tensor, "n d"], truth: Float[Tensor, "m d"]) -> tuple[float
 
 def _with_range(one: Measured, outcome: Found, metric: Metric) -> Measured:
     """Between which scores 95 of 100 real sets lie."""
-    floors = torch.tensor(outcome.floors, dtype=torch.float64)
+    floors = np.array(outcome.floors)
     if metric.is_squared:
-        floors = floors.sqrt()
+        floors = np.sqrt(floors.clip(0))
     # Of a normal law of their mean and spread: of twenty the outermost say little.
-    reach = 1.96 * floors.std().item()
-    mean = floors.mean().item()
-    return replace(one, floor_low=mean - reach, floor_high=mean + reach)
+    reach = stats.t.ppf(0.975, FLOORS - 1) * math.sqrt(1 + 1 / FLOORS) * floors.std(ddof=1)
+    low, high = (floors.mean() + np.array([-reach, reach])).clip(*metric.bounds).tolist()
+    return replace(one, floor_low=low, floor_high=high)
 
 
 def checked(extract: Extract) -> Extract:
-    """The person's extractor, with what it returns looked at."""
+    """The person's extractor, a few pictures at a time, with what it returns looked at."""
 
     def looked_at(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([rows_of(part) for part in torch.split(x, AT_A_TIME)])
+
+    def rows_of(x: Tensor) -> Tensor:
         features: Any = extract(x.float())
         shape = tuple(getattr(features, "shape", ()))
-        if not isinstance(features, Tensor) or len(shape) != 2 or shape[0] != len(x):
+        if (
+            not isinstance(features, Tensor)
+            or len(shape) != 2
+            or shape[0] != len(x)
+            or not shape[1]
+        ):
             raise ValueError(
                 f"the features of {len(x)} pictures are {type(features).__name__} of shape "
                 f"{shape}: give one row of numbers a picture, a tensor (n, d)"

@@ -114,13 +114,20 @@ def train_recogniser(
         classes: how many there are; None: as the labels say.
 
     Raises:
-        ValueError: no pictures, fewer than two classes, or another number of labels.
+        ValueError: no pictures, fewer than two classes, another number of labels, or a class that
+            there is not.
     """
     if len(x) != len(labels) or not len(x):
         raise ValueError(f"{len(labels)} labels for {len(x)} pictures: give each its own")
-    with torch.random.fork_rng(devices=[]):
+    least, most = int(labels.min()), int(labels.max())
+    classes = most + 1 if classes is None else classes
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"class {least if least < 0 else most} among {classes} classes: number them from 0"
+        )
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed % 2**63)
-        made = Recogniser(tuple(x.shape[1:]), classes or int(labels.max()) + 1)
+        made = Recogniser(tuple(x.shape[1:]), classes)
         generator = torch.Generator().manual_seed(seed % 2**63)
         batch = min(_BATCH, len(x))
         steps = min(_MOST, max(_STEPS, EPOCHS * (len(x) // batch)))
